@@ -1,0 +1,1 @@
+"""The offline toolchain: attack, train, calibrate, quantize, export and certify models."""

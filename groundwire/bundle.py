@@ -1,0 +1,171 @@
+"""The bundle: the folder that the toolchain writes and the server runs.
+
+    manifest.json       groundwire.v1.BundleManifest as protobuf JSON
+    model.onnx          encoder, heads, calibration and uncertainty
+    tokenizer.json      Hugging Face `tokenizers` format
+    certificate.json    groundwire.v1.Certificate as protobuf JSON
+    certificate.html    the same, for people
+
+The manifest lists the SHA-256 of every other file. A bundle is checked whole before any of it is used; nothing in it
+is pickled, and ONNX Runtime gets the very bytes that were hashed.
+"""
+
+import hashlib
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from groundwire.errors import BundleError
+from groundwire.v1 import bundle_pb2
+
+FORMAT_VERSION = 1
+CERTIFICATE_FORMAT_VERSION = 1
+TASK = "text-classification"
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+CERTIFICATE = "certificate.json"
+CERTIFICATE_PAGE = "certificate.html"
+
+# Tensors of model.onnx. B rows, T tokens, K heads, C labels.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # int64 [B, T] each
+OUTPUTS = (
+    "logits",  # float32 [B, C], mean over the heads, before temperature
+    "probabilities",  # float32 [B, C], calibrated
+    "head_probabilities",  # float32 [B, K, C], calibrated
+    "entropy",  # float32 [B], of `probabilities`, nats
+    "mutual_information",  # float32 [B], between label and head, nats
+    "energy",  # float32 [B], logit units
+    "distance",  # float32 [B], relative Mahalanobis distance of the pooled features
+)
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_M = TypeVar("_M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that passed every check. `model` and `tokenizer` are the bytes that were hashed."""
+
+    path: Path
+    manifest: bundle_pb2.BundleManifest
+    certificate: bundle_pb2.Certificate
+    model: bytes
+    tokenizer: bytes
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read and check the bundle in the folder `path`.
+
+    Raises:
+        BundleError: the folder or a file of it is missing, a hash differs, the format version is not known, or the
+            manifest contradicts itself.
+    """
+    if not path.is_dir():
+        raise BundleError(
+            f"{path} is not a bundle: no such folder. Build one with `groundwire build RECIPE --out DIR`."
+        )
+    manifest = _parse(_read(path, MANIFEST), bundle_pb2.BundleManifest(), path / MANIFEST)
+    if manifest.format_version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path / MANIFEST}: bundle format {manifest.format_version} is not known (this version of Groundwire "
+            f"reads format {FORMAT_VERSION}). Rebuild the bundle, or install the version that wrote it."
+        )
+    _check_manifest(manifest, path)
+    contents = {}
+    for name, expected in manifest.files.items():
+        if Path(name).name != name or name in {".", ".."}:
+            raise BundleError(f"{path / MANIFEST}: {name!r} is not a plain file name; the manifest was tampered with.")
+        content = _read(path, name)
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != expected:
+            raise BundleError(
+                f"{path / name}: SHA-256 is {actual[:12]}…, the manifest says {expected[:12]}…: the file is damaged "
+                "or was changed. Copy the bundle again or rebuild it."
+            )
+        contents[name] = content
+    missing = {MODEL, TOKENIZER, CERTIFICATE} - contents.keys()
+    if missing:
+        raise BundleError(
+            f"{path / MANIFEST} lists no {', '.join(sorted(missing))}: the bundle is incomplete; rebuild it."
+        )
+    certificate = _parse(contents[CERTIFICATE], bundle_pb2.Certificate(), path / CERTIFICATE)
+    if certificate.format_version != CERTIFICATE_FORMAT_VERSION:
+        raise BundleError(
+            f"{path / CERTIFICATE}: certificate format {certificate.format_version} is not known "
+            f"(known: {CERTIFICATE_FORMAT_VERSION}). Rebuild the bundle."
+        )
+    return Bundle(path, manifest, certificate, contents[MODEL], contents[TOKENIZER])
+
+
+def seal_bundle(staging: Path, manifest: bundle_pb2.BundleManifest, out: Path) -> Bundle:
+    """Hash the files in `staging` into `manifest`, write it beside them, and move the folder to `out` in one step.
+
+    A bundle that was at `out` is replaced; a reader sees the old one or the new one, or for an instant none.
+
+    Raises:
+        BundleError: the sealed bundle would not pass `open_bundle`, or `out` holds something that is no bundle.
+    """
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out} exists and is not a bundle; choose another --out or remove it.")
+    manifest.files.clear()
+    for file in sorted(staging.iterdir()):
+        if file.name != MANIFEST:
+            manifest.files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest.version = manifest.files[MODEL][:12]
+    (staging / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+    open_bundle(staging)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        shutil.rmtree(out)
+    staging.rename(out)
+    return open_bundle(out)
+
+
+def to_json(message: Message) -> str:
+    """Protobuf JSON with the field names of the .proto file, defaults included, so that it reads as documentation."""
+    return json_format.MessageToJson(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
+    )
+
+
+def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
+    """Refuse values that would fail later, at the first request, in a way that is harder to read."""
+    labels = list(manifest.labels)
+    problems = [
+        (_NAME.fullmatch(manifest.name) is None, f"name {manifest.name!r} must be 1 to 128 of A-Z a-z 0-9 . _ -"),
+        (manifest.task != TASK, f"task {manifest.task!r} is not known (known: {TASK})"),
+        (len(labels) < 2 or len(set(labels)) != len(labels), "labels must be at least two, all different"),
+        (not 8 <= manifest.inputs.max_tokens <= 8192, "inputs.max_tokens must be 8 to 8192"),
+        (manifest.inputs.top_k > 256, "inputs.top_k must be 0 to 256"),
+        (not 0 < manifest.policy.coverage < 1, "policy.coverage must lie between 0 and 1"),
+        (
+            not any(q.method == manifest.policy.method and q.scores for q in manifest.conformal),
+            "policy.method has no conformal scores",
+        ),
+        (len(manifest.out_of_distribution.distance_quantiles) != 101, "distance_quantiles must be 101 numbers"),
+    ]
+    for wrong, what in problems:
+        if wrong:
+            raise BundleError(f"{path / MANIFEST}: {what}. Rebuild the bundle.")
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path / name} can't be read ({error.strerror}): the bundle is incomplete; rebuild it."
+        ) from error
+
+
+def _parse(content: bytes, message: _M, where: Path) -> _M:
+    try:
+        return json_format.Parse(content.decode("utf-8"), message)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise BundleError(f"{where} is not a valid {message.DESCRIPTOR.name}: {error}. Rebuild the bundle.") from error

@@ -1,0 +1,1 @@
+"""The knowledge graph: RDF in, compiled graph out, link, retrieve, verbalise."""

@@ -1,0 +1,1 @@
+"""The gRPC server: ONNX Runtime, dynamic batching, grounded predictions with uncertainty."""
