@@ -1,1 +1,51 @@
 """The knowledge graph: RDF in, compiled graph out, link, retrieve, verbalise."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundwire.kg.compile import compile_graph
+from groundwire.kg.compiled import CompiledRetriever
+from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, UnknownEntityError
+from groundwire.kg.rdf import RdflibRetriever
+from groundwire.kg.read import load_dataset, source_hashes
+from groundwire.kg.settings import GraphSettings
+from groundwire.kg.types import Candidate, Evidence, GraphInfo, Grounding, Mention, Retriever, Term
+from groundwire.kg.verbalise import verbalise, verbalise_evidence
+
+__all__ = [
+    "Candidate",
+    "CompiledGraphError",
+    "CompiledRetriever",
+    "Evidence",
+    "GraphError",
+    "GraphInfo",
+    "GraphSettings",
+    "Grounding",
+    "Mention",
+    "RdflibRetriever",
+    "Retriever",
+    "SourceError",
+    "Term",
+    "UnknownEntityError",
+    "compile_graph",
+    "load_dataset",
+    "open_graph",
+    "verbalise",
+    "verbalise_evidence",
+]
+
+
+def open_graph(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], settings: GraphSettings | None = None
+) -> Retriever:
+    """Open a compiled folder with the compiled retriever, or RDF files with the rdflib retriever.
+
+    `settings` count for RDF files only: a compiled folder holds its own. Raises `CompiledGraphError` for a folder that
+    is not whole and `SourceError` for RDF that can't be read.
+    """
+    if isinstance(path, str | os.PathLike):
+        if Path(path).is_dir():
+            return CompiledRetriever(path)
+        path = [path]
+    return RdflibRetriever(load_dataset(path), settings, source_hashes(path))

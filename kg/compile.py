@@ -1,0 +1,306 @@
+"""RDF to a compiled graph, step after step: read, choose what is evidence, number the terms, count words, write.
+
+Quads are streamed; what stays in memory is one string a distinct term, one label string a label, and four 32-bit
+numbers a triple. The same input gives the same bytes.
+"""
+
+from __future__ import annotations  # array[int] is no class at run time before Python 3.12
+
+import gc
+import os
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundwire.kg.errors import CompiledGraphError, SourceError
+from groundwire.kg.format import FolderWriter
+from groundwire.kg.hashing import hash_all
+from groundwire.kg.info import graph_version
+from groundwire.kg.labels import LabelRules, Preference, matched_key, shape_of
+from groundwire.kg.index import ALTERNATIVE, LABEL
+from groundwire.kg.read import Source, read_all, source_hashes
+from groundwire.kg.settings import GraphSettings
+from groundwire.kg.terms import fallback_label, is_iri, literal_parts
+from groundwire.kg.text import squeeze
+from groundwire.kg.words import label_stems
+
+Progress = Callable[[str, int], None]
+_REPORT_EVERY = 100_000
+_FILTER_BITS = 16  # bits a key in the Bloom filter: one sequence in 16 that is no label passes
+_MOST_TERMS = (1 << 32) - 2
+
+
+def compile_graph(
+    sources: Sequence[Source] | Source,
+    out: str | os.PathLike[str],
+    settings: GraphSettings | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Compile RDF files or rdflib graphs to the folder `out`, which is replaced as a whole when it exists.
+
+    `progress` is called with the name of the step and how many items it has done. Raises `SourceError` for input that
+    can't be read and `CompiledGraphError` when `out` can't be written.
+    """
+    if not isinstance(sources, list | tuple):
+        sources = [sources]  # type: ignore[list-item]
+    settings = settings or GraphSettings()
+    report = progress or (lambda step, count: None)
+    hashes = source_hashes(sources)
+    # No cycles are made below; scanning millions of strings for them doubles the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with FolderWriter(Path(out)) as folder:
+            gathered = _read(sources, settings, report)
+            terms, triples = _number(gathered, report)
+            labels = _preferred(gathered, terms)
+            counts = _write(folder, gathered, terms, triples, labels, report)
+            folder.finish(
+                {
+                    "version": graph_version(hashes, settings),
+                    "source_hashes": hashes,
+                    "settings": settings.to_json(),
+                    **counts,
+                }
+            )
+    finally:
+        if collecting:
+            gc.enable()
+    return Path(out)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What one pass over the sources gives; numbers are places in `strings`, in the order of first sight."""
+
+    strings: dict[str, int] = field(default_factory=dict)
+    quads: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("I") for _ in range(4)))
+    schema: set[int] = field(default_factory=set)
+    preferred: dict[int, Preference] = field(default_factory=dict)
+    label_owner: array[int] = field(default_factory=lambda: array("I"))
+    label_kind: array[int] = field(default_factory=lambda: array("B"))
+    label_key: list[str] = field(default_factory=list)
+
+
+def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) -> _Gathered:
+    rules = LabelRules(settings)
+    got = _Gathered()
+    strings, names, alternatives, skipped = got.strings, rules.names, rules.alternatives, rules.not_evidence
+    add_s, add_p, add_o, add_g = (column.append for column in got.quads)
+    number = strings.setdefault
+    count = 0
+    for count, quad in enumerate(read_all(sources), 1):
+        s, p, o, g = quad
+        for term in rules.schema_terms(quad):
+            got.schema.add(number(term, len(strings)))
+        if p not in skipped:
+            add_s(number(s, len(strings)))
+            add_p(number(p, len(strings)))
+            add_o(number(o, len(strings)))
+            add_g(number(g, len(strings)))
+        elif o.startswith('"') and (p in names or p in alternatives):
+            _add_label(got, rules, number(s, len(strings)), p, o)
+        if count % _REPORT_EVERY == 0:
+            report("read", count)
+            if len(strings) > _MOST_TERMS:
+                raise SourceError("the graph holds more than 4 billion terms; compile it in parts")
+    report("read", count)
+    return got
+
+
+def _add_label(got: _Gathered, rules: LabelRules, owner: int, predicate: str, literal: str) -> None:
+    label = squeeze(literal_parts(literal)[0])
+    if predicate in rules.names:
+        preference = rules.preference(predicate, literal)
+        if preference is not None and (owner not in got.preferred or preference < got.preferred[owner]):
+            got.preferred[owner] = preference
+    key = matched_key(label)
+    if key:
+        got.label_owner.append(owner)
+        got.label_kind.append((LABEL if predicate in rules.names else ALTERNATIVE) + 2 * shape_of(label))
+        got.label_key.append(key)
+
+
+@dataclass(slots=True)
+class _Terms:
+    """The terms of the triples, sorted by string; `place` maps a gathered number to its term, -1 for an unused one."""
+
+    keys: list[str]
+    place: NDArray[np.int64]
+    linkable: NDArray[np.bool_]
+
+
+def _number(got: _Gathered, report: Progress) -> tuple[_Terms, NDArray[np.uint32]]:
+    """Sort terms by string and triples by (subject, predicate, object, graph), each once. Triples have shape (4, m)."""
+    report("sort", 0)
+    columns = [np.frombuffer(column, dtype=np.uint32) if len(column) else np.zeros(0, np.uint32) for column in got.quads]
+    strings = list(got.strings)
+    used = np.zeros(len(strings), dtype=bool)
+    for column in columns:
+        used[column] = True
+    default = got.strings.get("")
+    if default is not None:
+        used[default] = False
+    numbers = sorted(np.flatnonzero(used).tolist(), key=strings.__getitem__)
+    place = np.full(len(strings), -1, dtype=np.int64)
+    place[numbers] = np.arange(len(numbers))
+    keys = [strings[number] for number in numbers]
+    # The default graph sorts first, as its empty string does.
+    sorted_columns = [place[column] for column in columns[:3]] + [place[columns[3]] + 1]
+    order = np.lexsort(sorted_columns[::-1])
+    triples = np.stack([column[order].astype(np.uint32) for column in sorted_columns])
+    if triples.shape[1]:
+        distinct = np.ones(triples.shape[1], dtype=bool)
+        distinct[1:] = (triples[:, 1:] != triples[:, :-1]).any(axis=0)
+        triples = triples[:, distinct]
+    linkable = np.zeros(len(keys), dtype=bool)
+    linkable[triples[0]] = True
+    linkable[triples[2]] = True
+    schema = place[np.fromiter(got.schema, np.int64, len(got.schema))]
+    linkable[schema[schema >= 0]] = False
+    return _Terms(keys, place, linkable), triples
+
+
+def _preferred(got: _Gathered, terms: _Terms) -> list[str]:
+    """The preferred label of each term; empty when it is the fallback of the term itself."""
+    labels = [""] * len(terms.keys)
+    for owner, (_, _, label) in got.preferred.items():
+        place = terms.place[owner]
+        if place >= 0:
+            labels[place] = label
+    return labels
+
+
+def _write(
+    folder: FolderWriter,
+    got: _Gathered,
+    terms: _Terms,
+    triples: NDArray[np.uint32],
+    labels: list[str],
+    report: Progress,
+) -> dict[str, int]:
+    count, total = len(terms.keys), triples.shape[1]
+    folder.strings("terms", terms.keys, count)
+    folder.strings("labels", labels, count)
+    graphs, graph_place = np.unique(triples[3], return_inverse=True)
+    if not len(graphs) or graphs[0] != 0:
+        graphs, graph_place = np.concatenate([[0], graphs]), graph_place + 1
+    folder.array("graphs", np.maximum(graphs.astype(np.int64) - 1, 0), "u4")
+    for name, column in zip(("subject", "predicate", "object"), triples[:3], strict=True):
+        folder.array(f"triple_{name}", column, "u4")
+    folder.array("triple_graph", graph_place, "u4")
+    folder.array("outgoing", _starts(triples[0], count), "u8")
+    folder.array("incoming", _starts(triples[2], count), "u8")
+    folder.array("incoming_triple", np.argsort(triples[2], kind="stable"), "u4")
+    report("words", 0)
+    _write_words(folder, terms, triples, labels, report)
+    report("labels", 0)
+    entities, keys = _write_keys(folder, got, terms)
+    return {
+        "triples": total,
+        "entities": entities,
+        "labels": keys,
+        "predicates": len(np.unique(triples[1])),
+        "named_graphs": len(graphs) - 1,
+        "longest_key_words": max((key.count(" ") + 1 for key in got.label_key), default=0),
+        "longest_key": max(map(len, got.label_key), default=0),
+    }
+
+
+def _starts(values: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.bincount(values, minlength=count))])
+
+
+def _write_words(
+    folder: FolderWriter, terms: _Terms, triples: NDArray[np.uint32], labels: list[str], report: Progress
+) -> None:
+    vocabulary: dict[str, int] = {}
+    words = array("I")
+    lengths = np.zeros(len(terms.keys), dtype=np.int64)
+    digits = np.zeros(len(terms.keys), dtype=np.uint8)
+    for place, key in enumerate(terms.keys):
+        label = labels[place] or fallback_label(key)
+        stems = label_stems(label)
+        lengths[place] = len(stems)
+        digits[place] = any(map(str.isdigit, label))
+        words.extend([vocabulary.setdefault(stem, len(vocabulary)) for stem in stems])
+        if place % _REPORT_EVERY == 0:
+            report("words", place)
+    stems = list(vocabulary)
+    hashes = hash_all(stems)
+    order = np.argsort(hashes, kind="stable")
+    if len(order) and (hashes[order][1:] == hashes[order][:-1]).any():
+        raise CompiledGraphError("two words of the graph have the same 64-bit hash; report this graph to Groundwire")
+    rank = np.empty(len(order), dtype=np.uint32)
+    rank[order] = np.arange(len(order), dtype=np.uint32)
+    flat = rank[np.frombuffer(words, dtype=np.uint32)] if len(words) else np.zeros(0, np.uint32)
+    said = np.bincount(triples[2], minlength=len(terms.keys)) + np.bincount(triples[1], minlength=len(terms.keys))
+    frequency = np.bincount(flat, weights=np.repeat(said, lengths), minlength=len(stems))
+    folder.array("vocabulary_hash", hashes[order], "u8")
+    folder.array("vocabulary_frequency", np.minimum(frequency, 2**32 - 1), "u4")
+    folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]), "u8")
+    folder.array("term_words", flat, "u4")
+    folder.array("term_digit", digits, "u1")
+
+
+def _write_keys(folder: FolderWriter, got: _Gathered, terms: _Terms) -> tuple[int, int]:
+    """Write the matcher's tables; returns how many entities and how many keys there are."""
+    iri = np.fromiter((is_iri(key) for key in terms.keys), bool, len(terms.keys))
+    owners = terms.place[np.frombuffer(got.label_owner, dtype=np.uint32)] if got.label_key else np.zeros(0, np.int64)
+    kinds = np.frombuffer(got.label_kind, dtype=np.uint8) if got.label_key else np.zeros(0, np.uint8)
+    wanted = np.flatnonzero((owners >= 0) & (terms.linkable & iri)[owners])
+    owners, kinds = owners[wanted], kinds[wanted]
+    labels = [got.label_key[place] for place in wanted.tolist()]
+    hashes = hash_all(labels)
+    order = np.lexsort((kinds, owners, hashes)).tolist()
+    _separate_collisions(order, hashes, labels, owners, kinds)
+    keys: list[str] = []
+    key_hashes, key_posting = array("Q"), array("Q")
+    posting_term, posting_kind = array("I"), array("B")
+    last_owner = -1
+    for place in order:
+        owner, label = int(owners[place]), labels[place]
+        if not keys or keys[-1] != label:
+            keys.append(label)
+            key_hashes.append(int(hashes[place]))
+            key_posting.append(len(posting_term))
+        elif owner == last_owner:
+            continue  # the same label twice: the better kind came first
+        posting_term.append(owner)
+        posting_kind.append(int(kinds[place]))
+        last_owner = owner
+    key_posting.append(len(posting_term))
+    unique_hashes = np.frombuffer(key_hashes, dtype=np.uint64) if keys else np.zeros(0, np.uint64)
+    folder.strings("keys", keys, len(keys))
+    folder.array("key_hash", unique_hashes, "u8")
+    folder.array("key_filter", _bloom(unique_hashes), "u1")
+    folder.array("key_posting", np.frombuffer(key_posting, dtype=np.uint64), "u8")
+    folder.array("posting_term", np.array(posting_term, dtype=np.uint32), "u4")
+    folder.array("posting_kind", np.array(posting_kind, dtype=np.uint8), "u1")
+    return len(np.unique(owners)), len(keys)
+
+
+def _separate_collisions(
+    order: list[int], hashes: NDArray[np.uint64], labels: list[str], owners: NDArray[np.int64], kinds: NDArray[np.uint8]
+) -> None:
+    """Where different labels have one hash, put equal labels next to each other."""
+    ordered = hashes[order]
+    runs = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else np.zeros(0, int)
+    ends = np.append(runs[1:], len(order))
+    for start, end in zip(runs[ends - runs > 1].tolist(), ends[ends - runs > 1].tolist(), strict=True):
+        run = order[start:end]
+        if len({labels[place] for place in run}) > 1:
+            order[start:end] = sorted(run, key=lambda place: (labels[place], owners[place], kinds[place]))
+
+
+def _bloom(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    bits = max(10, int(np.ceil(np.log2(max(1, len(hashes)) * _FILTER_BITS))))
+    table = np.zeros(1 << bits, dtype=bool)
+    table[hashes >> np.uint64(64 - bits)] = True
+    return np.packbits(table, bitorder="little")
+
+

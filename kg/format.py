@@ -1,0 +1,186 @@
+"""The folder that a compiled graph is: its files, what they hold, and how they are written, checked and opened.
+
+Arrays are little-endian `.npy` files, strings are a `.bin` file of UTF-8 beside an `.npy` of offsets. `meta.json` holds
+the format version, the settings, the counts, and size and SHA-256 of every other file.
+
+| file | shape and type | holds |
+| --- | --- | --- |
+| terms | n strings | string form of each term (`groundwire.kg.terms`), sorted by code point |
+| labels | n strings | preferred label of each IRI and blank node; empty when it is the fallback of the term itself |
+| triple_subject, _predicate, _object | (m,) u4 | terms of each triple; triples in canonical order |
+| triple_graph | (m,) u4 | place in `graphs` |
+| graphs | (g,) u4 | terms of the named graphs; place 0 is the default graph |
+| outgoing | (n + 1,) u8 | first triple of each subject |
+| incoming | (n + 1,) u8 | first place of each object in `incoming_triple` |
+| incoming_triple | (m,) u4 | triples by object, then canonical order |
+| vocabulary_hash | (w,) u8 | hash of each stem, rising |
+| vocabulary_frequency | (w,) u4 | triples whose predicate's or object's label holds the stem |
+| term_words_offset, term_words | (n + 1,) u8, u4 | distinct stems of each term's label, as places in the vocabulary |
+| term_digit | (n,) u1 | whether the label holds a digit |
+| keys | k strings | folded labels, in order of their hash, then of the string |
+| key_hash | (k,) u8 | hash of each key, rising |
+| key_filter | (b / 8,) u1 | Bloom filter (one hash) of the keys: most word sequences of a text are no label |
+| key_posting | (k + 1,) u8 | first place of each key in the postings |
+| posting_term, posting_kind | u4, u1 | entity, and kind + 2 * shape (`groundwire.kg.index`) |
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundwire.kg.errors import CompiledGraphError
+
+FORMAT_VERSION = 1
+META = "meta.json"
+_BLOCK = 1 << 20
+# Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.
+_FULL_CHECK = 128 << 20
+_SAMPLES = 16
+
+
+class FolderWriter:
+    """Writes a compiled graph beside `out` and puts it in place when the block ends without an error."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> "FolderWriter":
+        if self._out.exists() and not (self._out / META).is_file() and (not self._out.is_dir() or any(self._out.iterdir())):
+            raise CompiledGraphError(f"{self._out} exists and is no compiled graph; choose another folder")
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir()
+        except OSError as error:
+            raise CompiledGraphError(f"can't write beside {self._out}: {error.strerror}; choose another folder") from error
+        return self
+
+    def array(self, name: str, values: NDArray[Any], dtype: str) -> None:
+        """Write an array as `name.npy`, of little-endian `dtype`."""
+        np.save(self._folder / f"{name}.npy", np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")))
+
+    def strings(self, name: str, values: Iterable[str], count: int) -> None:
+        """Write `count` strings as `name.bin` and their byte offsets as `name_offset.npy`."""
+        offsets = np.zeros(count + 1, dtype="<u8")
+        position = 0
+        with (self._folder / f"{name}.bin").open("wb", buffering=_BLOCK) as stream:
+            for place, value in enumerate(values):
+                position += stream.write(value.encode("utf-8", "surrogatepass"))
+                offsets[place + 1] = position
+        np.save(self._folder / f"{name}_offset.npy", offsets)
+
+    def finish(self, meta: dict[str, Any]) -> None:
+        """Write `meta.json`, with format version and the size and hashes of all files, and put the folder in place."""
+        files = {path.name: _describe(path) for path in sorted(self._folder.iterdir())}
+        document = {"format_version": FORMAT_VERSION, **meta, "files": files}
+        (self._folder / META).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        for path in self._folder.iterdir():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if self._out.exists():
+            old = self._out.with_name(f".{self._out.name}.{os.getpid()}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            self._out.rename(old)
+            self._folder.rename(self._out)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            self._folder.rename(self._out)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest(), "sample_sha256": sample_hash(path)}
+
+
+def sample_hash(path: Path) -> str:
+    """SHA-256 of 16 blocks of 4 KiB spread evenly over the file, ends included: what a quick check compares."""
+    size, block = path.stat().st_size, 4096
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for place in range(_SAMPLES):
+            stream.seek(max(0, size - block) * place // (_SAMPLES - 1))
+            digest.update(stream.read(block))
+    return digest.hexdigest()
+
+
+class Folder:
+    """A compiled graph's files, memory-mapped. Raises `CompiledGraphError` when any is missing, cut or changed."""
+
+    def __init__(self, path: Path, full_check: bool | None = None) -> None:
+        self.path = path
+        self.meta = _read_meta(path)
+        total = sum(entry["size"] for entry in self.meta["files"].values())
+        _check(path, self.meta["files"], total <= _FULL_CHECK if full_check is None else full_check)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array `name`, memory-mapped and read-only."""
+        file = self.path / f"{name}.npy"
+        self._listed(file)
+        try:
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise CompiledGraphError(f"{file}: damaged ({error}); compile the graph again") from error
+        # A plain array view of the map: numpy's memmap class costs microseconds a slice.
+        view: NDArray[Any] = mapped.view(np.ndarray)
+        return view
+
+    def blob(self, name: str) -> "mmap.mmap | bytes":
+        """The bytes of the strings `name`, memory-mapped."""
+        file = self.path / f"{name}.bin"
+        self._listed(file)
+        with file.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
+
+    def _listed(self, file: Path) -> None:
+        if file.name not in self.meta["files"]:
+            raise CompiledGraphError(f"{self.path / META} lists no {file.name}; compile the graph again")
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    if not (path / META).is_file():
+        raise CompiledGraphError(f"{path} is no compiled graph: it has no {META}; make one with `groundwire kg compile`")
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+        version = meta["format_version"]
+        files = meta["files"]
+        if not all(isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in files.values()):
+            raise TypeError("sizes and hashes of another kind")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CompiledGraphError(f"{path / META} is damaged ({error}); compile the graph again") from error
+    if version != FORMAT_VERSION:
+        raise CompiledGraphError(
+            f"{path} is of format version {version}, and this Groundwire reads version {FORMAT_VERSION}: "
+            "compile the graph again with this version"
+        )
+    return dict(meta)
+
+
+def _check(path: Path, files: dict[str, dict[str, Any]], full: bool) -> None:
+    for name, entry in files.items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise CompiledGraphError(f"{file} is missing; compile the graph again")
+        size = file.stat().st_size
+        if size != entry["size"]:
+            raise CompiledGraphError(f"{file} has {size} bytes instead of {entry['size']}; compile the graph again")
+        found = _describe(file)["sha256"] if full else sample_hash(file)
+        if found != entry["sha256" if full else "sample_sha256"]:
+            raise CompiledGraphError(f"{file} was changed since it was compiled; compile the graph again")

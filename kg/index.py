@@ -1,0 +1,107 @@
+"""What linking and ranking need from a graph. The compiled and the rdflib retriever differ in this alone.
+
+Nodes (IRIs, blank nodes, literals) and words are integers that mean something to one index only. All that decides an
+order or a score is the same in every index: strings of terms, word statistics, the canonical order of triples.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundwire.kg.settings import GraphSettings
+from groundwire.kg.text import Words
+from groundwire.kg.types import GraphInfo
+
+Ints = NDArray[np.int64]
+
+LABEL, ALTERNATIVE = 0, 1
+LOWER_CASE, CASED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """An entity under a label key: `kind` is LABEL or ALTERNATIVE; `shape` is CASED when the label has a capital."""
+
+    node: int
+    kind: int
+    shape: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The words `first` to `last` (exclusive) of a text are a label of the entities in `postings`, ordered by IRI."""
+
+    first: int
+    last: int
+    postings: tuple[Posting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Triples in canonical order: by the strings of subject, predicate, object, graph. All arrays have shape (n,)."""
+
+    subjects: Ints
+    predicates: Ints
+    objects: Ints
+    graphs: Ints
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+
+class GraphIndex(ABC):
+    """A graph, looked up. Every method may be called from several threads at once."""
+
+    settings: GraphSettings
+    info: GraphInfo
+    type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
+
+    @abstractmethod
+    def matches(self, words: Words) -> list[Match]:
+        """All spans of `words` that are a label of an entity, ordered by (first, last)."""
+
+    @abstractmethod
+    def find(self, iri: str) -> int | None:
+        """The node of an IRI; None when the graph doesn't hold it."""
+
+    @abstractmethod
+    def key(self, node: int) -> str:
+        """The string form of a node (`groundwire.kg.terms`)."""
+
+    @abstractmethod
+    def label(self, node: int) -> str:
+        """The label that people read; never empty."""
+
+    @abstractmethod
+    def graph_name(self, graph: int) -> str:
+        """IRI of a named graph, empty for the default graph."""
+
+    @abstractmethod
+    def degree(self, node: int) -> int:
+        """How many triples that can be evidence have the node as subject or object."""
+
+    @abstractmethod
+    def facts(self, nodes: Sequence[int]) -> Facts:
+        """The triples of `nodes` as subject and as object, each once, at most the settings' limits a node."""
+
+    @abstractmethod
+    def word_ids(self, stems: Sequence[str]) -> Ints:
+        """The word of each stem; -1 for one that no label or literal holds. Shape (len(stems),)."""
+
+    @abstractmethod
+    def frequencies(self, words: Ints) -> Ints:
+        """How many triples hold each word in the label of predicate or object. Shape as `words`."""
+
+    @abstractmethod
+    def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The distinct words of the nodes' labels, one node's after another's, and how many each node has."""
+
+    @abstractmethod
+    def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
+        """Whether the label of each node holds a digit. Shape as `nodes`."""
+
+    def close(self) -> None:  # noqa: B027 - an index in memory has nothing to release
+        """Release files and connections."""

@@ -1,0 +1,221 @@
+"""RDF in: files of every syntax, or an rdflib graph in memory, as a stream of quads.
+
+Files go through pyoxigraph's parser (the one under oxrdflib), quad by quad, so memory does not grow with the graph.
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyoxigraph as ox
+import rdflib
+
+from groundwire.kg.errors import SourceError
+from groundwire.kg.terms import Quad, literal_key
+
+FORMATS = {
+    ".ttl": ox.RdfFormat.TURTLE,
+    ".turtle": ox.RdfFormat.TURTLE,
+    ".nt": ox.RdfFormat.N_TRIPLES,
+    ".ntriples": ox.RdfFormat.N_TRIPLES,
+    ".nq": ox.RdfFormat.N_QUADS,
+    ".nquads": ox.RdfFormat.N_QUADS,
+    ".trig": ox.RdfFormat.TRIG,
+    ".jsonld": ox.RdfFormat.JSON_LD,
+    ".json": ox.RdfFormat.JSON_LD,
+    ".rdf": ox.RdfFormat.RDF_XML,
+    ".xml": ox.RdfFormat.RDF_XML,
+    ".owl": ox.RdfFormat.RDF_XML,
+    ".n3": ox.RdfFormat.N3,
+}
+_BLOCK = 1 << 20
+Source = str | os.PathLike[str] | rdflib.Graph
+
+
+def rdf_format(path: Path) -> ox.RdfFormat:
+    """The RDF syntax of a file by its name; raises `SourceError` when the name tells none."""
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    found = FORMATS.get(suffix.lower())
+    if found is None:
+        known = " ".join(sorted(FORMATS))
+        raise SourceError(f"{path}: the file name doesn't tell the RDF syntax; end it in one of {known} (.gz may follow)")
+    return found
+
+
+def is_rdf_file(path: Path) -> bool:
+    """Whether the file's name tells an RDF syntax."""
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower() in FORMATS
+
+
+def read_quads(source: Source) -> Iterator[Quad]:
+    """Stream the quads of a file or of an rdflib graph, in the order in which the source gives them.
+
+    Blank nodes of a file are named `b0`, `b1`, … in the order in which they come, so that the same file always gives the
+    same names. Raises `SourceError` with file and line.
+    """
+    if isinstance(source, rdflib.Graph):
+        return _graph_quads(source)
+    return _file_quads(Path(source), "")
+
+
+def read_all(sources: Iterable[Source]) -> Iterator[Quad]:
+    """Stream the quads of several sources; blank nodes of one file never meet those of another."""
+    sources = list(sources)
+    for number, source in enumerate(sources):
+        if isinstance(source, rdflib.Graph):
+            yield from _graph_quads(source)
+        else:
+            yield from _file_quads(Path(source), f"f{number}" if len(sources) > 1 else "")
+
+
+def _file_quads(path: Path, prefix: str) -> Iterator[Quad]:
+    syntax = rdf_format(path)
+    names: dict[str, str] = {}
+    node, literal = ox.NamedNode, ox.Literal
+
+    def blank(term: ox.BlankNode) -> str:
+        name = names.get(term.value)
+        if name is None:
+            name = names[term.value] = f"_:{prefix}b{len(names)}"
+        return name
+
+    def other(term: Any) -> str:
+        if type(term) is ox.BlankNode:
+            return blank(term)
+        raise SourceError(f"{path}: holds a triple inside a triple (RDF 1.2), which is not supported; reify it instead")
+
+    with _open(path) as stream:
+        try:
+            for quad in ox.parse(stream, format=syntax, base_iri=path.absolute().as_uri()):
+                s, p, o, g = quad
+                if type(o) is node:
+                    obj = o.value
+                elif type(o) is literal:
+                    obj = literal_key(o.value, o.datatype.value, o.language or "")
+                else:
+                    obj = other(o)
+                yield (
+                    s.value if type(s) is node else other(s),
+                    p.value,
+                    obj,
+                    "" if type(g) is ox.DefaultGraph else g.value if type(g) is node else other(g),
+                )
+        except SyntaxError as error:
+            raise SourceError(f"{path}{_line(error)}: not valid {syntax.name}: {error.msg}; correct the file") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise SourceError(f"{path}: not a whole gzip file: {error}; fetch or compress it again") from error
+        except (OSError, ValueError, UnicodeError) as error:
+            raise SourceError(f"{path}: can't be read as {syntax.name}: {error}") from error
+
+
+def _line(error: SyntaxError) -> str:
+    return f", line {error.lineno}" if error.lineno else ""
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        if path.suffix == ".gz":
+            return cast(IO[bytes], gzip.open(path, "rb"))
+        return path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path}: can't be opened: {error.strerror or error}; check the path") from error
+
+
+def _graph_quads(graph: rdflib.Graph) -> Iterator[Quad]:
+    if isinstance(graph, rdflib.Dataset):
+        for s, p, o, name in graph.quads((None, None, None, None)):
+            yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
+    else:
+        for s, p, o in graph.triples((None, None, None)):
+            yield node_key(s), node_key(p), node_key(o), ""
+
+
+def graph_key(dataset: rdflib.Graph, name: Any) -> str:
+    """The string form of a quad's graph name as rdflib gives it; empty for the default graph."""
+    identifier = name.identifier if isinstance(name, rdflib.Graph) else name
+    if identifier is None or identifier == rdflib.graph.DATASET_DEFAULT_GRAPH_ID:
+        return ""
+    return node_key(identifier)
+
+
+def node_key(node: Any) -> str:
+    """The string form of an rdflib term; raises `SourceError` for what is no RDF term."""
+    if isinstance(node, rdflib.URIRef):
+        return str(node)
+    if isinstance(node, rdflib.BNode):
+        return f"_:{node}"
+    if isinstance(node, rdflib.Literal):
+        return literal_key(str(node), str(node.datatype or ""), node.language or "")
+    raise SourceError(f"the graph holds {node!r}, which is no IRI, blank node or literal")
+
+
+def load_dataset(paths: Sequence[str | os.PathLike[str]]) -> rdflib.Dataset:
+    """Read RDF files into an rdflib `Dataset` on an in-memory Oxigraph store.
+
+    The Oxigraph store keeps numbers and dates in canonical form (`042` becomes `42`). Raises `SourceError`.
+    """
+    from oxrdflib import OxigraphStore  # noqa: PLC0415 - only this function needs it
+
+    store = ox.Store()
+    store.bulk_extend(_to_oxigraph(quad) for quad in read_all(paths))
+    return rdflib.Dataset(store=OxigraphStore(store=store))
+
+
+def _to_oxigraph(quad: Quad) -> ox.Quad:
+    s, p, o, g = quad
+    subject = cast("ox.NamedNode | ox.BlankNode", _to_term(s))
+    graph = cast("ox.NamedNode | ox.BlankNode", _to_term(g)) if g else ox.DefaultGraph()
+    return ox.Quad(subject, ox.NamedNode(p), _to_term(o), graph)
+
+
+def _to_term(key: str) -> ox.NamedNode | ox.BlankNode | ox.Literal:
+    if key.startswith("_:"):
+        return ox.BlankNode(key[2:])
+    if not key.startswith('"'):
+        return ox.NamedNode(key)
+    end = key.rindex('"')
+    value, suffix = key[1:end], key[end + 1 :]
+    if suffix.startswith("^^"):
+        return ox.Literal(value, datatype=ox.NamedNode(suffix[2:]))
+    return ox.Literal(value, language=suffix[1:]) if suffix else ox.Literal(value)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; raises `SourceError` when it can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise SourceError(f"{path}: can't be opened: {error.strerror or error}; check the path") from error
+    return digest.hexdigest()
+
+
+def graph_hash(graph: rdflib.Graph) -> str:
+    """SHA-256-based hash of the quads of an rdflib graph, hexadecimal, whatever their order.
+
+    It is the sum of each quad's SHA-256 modulo 2^256 (AdHash, Bellare and Micciancio 1997): no sort, no copy.
+    """
+    total = 0
+    for quad in _graph_quads(graph):
+        total += int.from_bytes(hashlib.sha256("\0".join(quad).encode()).digest())
+    return f"{total % (1 << 256):064x}"
+
+
+def source_hashes(sources: Sequence[Source]) -> dict[str, str]:
+    """The hash of each source by its name: the file's name, or `graph` for a graph in memory; numbered when repeated."""
+    hashes: dict[str, str] = {}
+    for source in sources:
+        in_memory = isinstance(source, rdflib.Graph)
+        name = base = "graph" if in_memory else Path(cast(str, source)).name
+        count = 1
+        while name in hashes:
+            count += 1
+            name = f"{base} ({count})"
+        hashes[name] = graph_hash(cast(rdflib.Graph, source)) if in_memory else file_hash(Path(cast(str, source)))
+    return hashes

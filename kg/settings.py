@@ -1,0 +1,109 @@
+"""What a graph's predicates mean to grounding. Part of the compiled graph's version."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from groundwire.kg.errors import CompiledGraphError
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+RDFS = "http://www.w3.org/2000/01/rdf-schema#"
+OWL = "http://www.w3.org/2002/07/owl#"
+SKOS = "http://www.w3.org/2004/02/skos/core#"
+SCHEMA = "http://schema.org/"
+SCHEMAS = "https://schema.org/"
+FOAF = "http://xmlns.com/foaf/0.1/"
+DCTERMS = "http://purl.org/dc/terms/"
+DC = "http://purl.org/dc/elements/1.1/"
+WDT = "http://www.wikidata.org/prop/direct/"
+RDF_TYPE = RDF + "type"
+
+# Terms that say how data is written, not what is so.
+_SCHEMA_CLASSES = (
+    RDF + "Property",
+    RDFS + "Class",
+    RDFS + "Datatype",
+    OWL + "Class",
+    OWL + "ObjectProperty",
+    OWL + "DatatypeProperty",
+    OWL + "AnnotationProperty",
+    OWL + "Ontology",
+    SKOS + "ConceptScheme",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """Which predicates name, describe, or are left out, and how much is looked at.
+
+    The order of `label_predicates` and of `languages` is the order of preference for the label that people read; an
+    empty language stands for literals without a language tag. `ignored_predicates` are no evidence.
+    `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
+    """
+
+    label_predicates: tuple[str, ...] = (
+        SKOS + "prefLabel",
+        RDFS + "label",
+        SCHEMA + "name",
+        SCHEMAS + "name",
+        FOAF + "name",
+        DCTERMS + "title",
+        DC + "title",
+    )
+    alternative_predicates: tuple[str, ...] = (
+        SKOS + "altLabel",
+        SKOS + "hiddenLabel",
+        SCHEMA + "alternateName",
+        SCHEMAS + "alternateName",
+        FOAF + "nick",
+        DCTERMS + "alternative",
+        DCTERMS + "identifier",
+    )
+    description_predicates: tuple[str, ...] = (
+        SKOS + "definition",
+        RDFS + "comment",
+        SCHEMA + "description",
+        SCHEMAS + "description",
+        DCTERMS + "description",
+        DC + "description",
+        DCTERMS + "abstract",
+    )
+    ignored_predicates: tuple[str, ...] = (
+        OWL + "sameAs",
+        RDFS + "seeAlso",
+        RDFS + "isDefinedBy",
+        RDFS + "subClassOf",
+        RDFS + "subPropertyOf",
+        RDFS + "domain",
+        RDFS + "range",
+        SKOS + "inScheme",
+        SKOS + "exactMatch",
+    )
+    schema_classes: tuple[str, ...] = _SCHEMA_CLASSES
+    languages: tuple[str, ...] = ("en", "")
+    outgoing_limit: int = 1024
+    incoming_limit: int = 256
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the settings, hexadecimal."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def naming_predicates(self) -> frozenset[str]:
+        """The predicates whose triples name, describe or are ignored: those that are no evidence."""
+        return frozenset(
+            self.label_predicates + self.alternative_predicates + self.description_predicates + self.ignored_predicates
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "GraphSettings":
+        """The settings that `to_json` gave; raises `CompiledGraphError` on other fields."""
+        if set(values) != {field.name for field in fields(cls)}:
+            raise CompiledGraphError("the compiled graph's settings are of another version; compile it again")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

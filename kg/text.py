@@ -1,0 +1,113 @@
+"""Texts as words: folded for comparison, each with its place in the text as given.
+
+Labels and texts go through the same steps, so a label is found wherever its words stand in a row: compatibility
+decomposition (Unicode NFKD) without accents, full case folding, and words split where letters and digits end. Scripts
+that write no spaces are split into single characters, so that a label is found inside a running line.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# Characters of scripts without spaces (Thai, Lao, Myanmar, Khmer, kana, bopomofo, CJK) and of Hangul, whose particles
+# are written onto the noun: each is a word of its own.
+_SINGLE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3100-\u318f\u31a0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Vowel signs of the Indic scripts are no letters to `re`, but they belong to the word.
+_SIGNS = "\u0900-\u0963\u0966-\u0dff"
+_WORD = re.compile(f"[{_SINGLE}]|(?:[{_SIGNS}]|[^\\W_{_SINGLE}])+")
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+# Hangul syllables and voiced kana would be taken apart by NFKD into pieces that no longer compare.
+_KEEP_COMPOSED = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a text.
+
+    `words` are folded; `starts` and `ends` are code point offsets into the text as given, one pair a word;
+    `key` is the words joined by single spaces and `key_starts`, `key_ends` are code point offsets into it.
+    """
+
+    words: list[str]
+    starts: list[int]
+    ends: list[int]
+    key: str
+    key_starts: list[int]
+    key_ends: list[int]
+
+
+def fold(text: str) -> tuple[str, list[int] | None]:
+    """Fold `text` for comparison: decomposed, without accents and invisible characters, case folded.
+
+    Returns the folded text and, for each of its characters, the offset of the character of `text` that it comes from;
+    None stands for the identity (ASCII).
+    """
+    if text.isascii():
+        return text.lower(), None
+    pieces: list[str] = []
+    origin: list[int] = []
+    for offset, character in enumerate(text):
+        piece = _fold_character(character)
+        pieces.append(piece)
+        if len(piece) == 1:
+            origin.append(offset)
+        else:
+            origin.extend([offset] * len(piece))
+    return "".join(pieces), origin
+
+
+def _fold_character(character: str) -> str:
+    if character < "\x80":
+        return character.lower()
+    if _KEEP_COMPOSED.match(character):
+        return character
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    # Marks of combining class 0 are vowel signs, which carry meaning; the others are accents. Format characters
+    # (zero-width spaces and joiners, soft hyphens) are not seen by a reader.
+    return "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+
+
+def split(text: str) -> Words:
+    """Split `text` into folded words."""
+    folded, origin = fold(text)
+    pattern = _ASCII_WORD if origin is None else _WORD
+    words: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for match in pattern.finditer(folded):
+        words.append(match.group())
+        starts.append(match.start())
+        ends.append(match.end())
+    if origin is not None:
+        starts = [origin[start] for start in starts]
+        ends = [_end_with_marks(text, origin[end - 1] + 1) for end in ends]
+    key_starts: list[int] = []
+    key_ends: list[int] = []
+    position = 0
+    for word in words:
+        key_starts.append(position)
+        position += len(word)
+        key_ends.append(position)
+        position += 1
+    return Words(words, starts, ends, " ".join(words), key_starts, key_ends)
+
+
+def _end_with_marks(text: str, end: int) -> int:
+    # A combining accent after the last letter is part of what the reader sees as that letter.
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
+
+
+def key_of(text: str) -> str:
+    """The folded words of `text` joined by single spaces: equal keys mean equal labels. Empty when there is no word."""
+    folded, origin = fold(text)
+    return " ".join((_ASCII_WORD if origin is None else _WORD).findall(folded))
+
+
+def squeeze(text: str) -> str:
+    """`text` with each run of white space as one space, and none at either end."""
+    return " ".join(text.split())

@@ -1,0 +1,33 @@
+"""Triples in words, short in tokens: what a model reads beside the text."""
+
+from collections.abc import Iterable
+
+from groundwire.kg.text import squeeze
+from groundwire.kg.types import Evidence
+
+_LONGEST_OBJECT = 300
+
+
+def verbalise(subject: str, predicate: str, obj: str) -> str:
+    """One triple in words from its labels: `In Rainbows Genre: art rock`. Long objects are cut at 300 code points."""
+    return f"{_short(subject)} {_short(predicate)}: {_short(obj)}"
+
+
+def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
+    """Evidence in words, the triples of one subject, predicate and graph together: `In Rainbows Genre: art rock, art pop`.
+
+    A group stands where its most relevant triple stood; values that read the same are said once.
+    """
+    groups: dict[tuple[str, str, str], list[Evidence]] = {}
+    for fact in evidence:
+        groups.setdefault((fact.subject.value, fact.predicate.value, fact.graph), []).append(fact)
+    lines = []
+    for facts in groups.values():
+        values = dict.fromkeys(_short(fact.object.label) for fact in facts)
+        lines.append(f"{_short(facts[0].subject.label)} {_short(facts[0].predicate.label)}: {', '.join(values)}")
+    return list(dict.fromkeys(lines))
+
+
+def _short(label: str) -> str:
+    label = squeeze(label)
+    return label if len(label) <= _LONGEST_OBJECT else label[: _LONGEST_OBJECT - 1].rstrip() + "…"
