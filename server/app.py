@@ -1,0 +1,193 @@
+"""The server: start, serve, drain."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from groundwire.bundle import open_bundle
+from groundwire.kg import open_graph
+from groundwire.server import service_knowledge, service_model, service_prediction
+from groundwire.server.config import ServerConfig, split_address
+from groundwire.server.errors import ConfigurationError
+from groundwire.server.lifecycle import Gate
+from groundwire.server.models import Models
+from groundwire.server.pipeline import Pipeline
+
+SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME)
+# After the last accepted call, how long refusals may take to reach their clients.
+FAREWELL_SECONDS = 1.0
+
+_log = logging.getLogger("groundwire.server")
+
+
+class Server:
+    """A server on the running event loop: `async with Server(config) as server`. Leaving the block drains it.
+
+    Raises, on entering:
+        BundleError, GraphError: a bundle or the graph can't be used.
+        ProviderError: the provider asked for is missing.
+        ConfigurationError: two bundles of one name, or the address can't be bound.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.address = ""
+        self.models: Models
+        self._gate: Gate
+        self._health: health.aio.HealthServicer
+        self._grpc: grpc.aio.Server
+        self._closing = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    async def drain(self) -> int:
+        """Stop: health says so first, new calls are refused, what is in flight is answered. Returns how many were not.
+
+        Calling it again does nothing.
+        """
+        await self._health.enter_graceful_shutdown()
+        unanswered = await self._gate.close(self.config.limits.drain_seconds)
+        await self._closing.aclose()
+        return unanswered
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Load everything, then listen: a client that can connect can be answered."""
+        config, limits = self.config, self.config.limits
+        host, port = split_address(config.listen)
+        retriever = open_graph(config.graph)
+        stack.callback(retriever.close)
+        self.models = Models(
+            [Pipeline(open_bundle(path), retriever, limits, config.provider, config.threads) for path in config.bundles]
+        )
+        for pipeline in self.models.all():
+            await stack.enter_async_context(pipeline)
+        self._gate = Gate()
+        knowledge = service_knowledge.KnowledgeService(retriever, limits)
+        stack.callback(knowledge.close)
+        handlers = {
+            service_prediction.NAME: service_prediction.PredictionService(self.models, limits, self._gate).handlers(),
+            service_knowledge.NAME: knowledge.handlers(self._gate),
+            service_model.NAME: service_model.ModelService(self.models).handlers(self._gate),
+        }
+        self._grpc = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.so_reuseport", int(config.reuse_port)),
+            )
+        )
+        for name, methods in handlers.items():
+            self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        try:
+            port = self._grpc.add_insecure_port(config.listen)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"can't listen on {config.listen}: the address is in use or not of this machine. "
+                "Choose another with --listen; port 0 takes a free one."
+            ) from error
+        self.address = f"{host}:{port}"
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
+        stack.push_async_callback(self._grpc.stop, FAREWELL_SECONDS)
+        _log.info("ready", extra={"fields": {"address": self.address, "graph": retriever.info.version}})
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until SIGTERM or SIGINT, then drain. Prints `listening on HOST:PORT` to stdout once ready.
+
+    A second signal ends the process at once. Returns the exit code: 0 when every accepted call was answered.
+
+    Raises:
+        GroundwireError: the server can't start; see `Server`.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: ServerConfig) -> int:
+    stopped = asyncio.Event()
+
+    def stop(signal_number: int) -> None:
+        if stopped.is_set():
+            os._exit(128 + signal_number)
+        _log.info("draining", extra={"fields": {"signal": signal.Signals(signal_number).name}})
+        stopped.set()
+
+    async with Server(config) as server:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        print(f"listening on {server.address}", flush=True)
+        await stopped.wait()
+        unanswered = await server.drain()
+    _log.info("stopped", extra={"fields": {"unanswered": unanswered}})
+    return 1 if unanswered else 0
+
+
+class BackgroundServer:
+    """A server on a thread of its own, for tests, notebooks and the demo: `with BackgroundServer(config) as server`.
+
+    `address` is where it listens. Raises on entering what `Server` raises.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.address = ""
+        self._config = config
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._stopped: asyncio.Event
+        self._thread = threading.Thread(target=self._run, name="groundwire-server")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException as error:  # handed to the thread that started this one
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        async with Server(self._config) as server:
+            self.address = server.address
+            self._ready.set()
+            await self._stopped.wait()

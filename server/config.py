@@ -1,0 +1,83 @@
+"""What a server is started with: models, graph, address, limits."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from groundwire.server.errors import ConfigurationError
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+PROVIDERS: tuple[str, ...] = get_args(Provider)
+MAX_TOP_K = 256
+MAX_PROBES = 32
+MAX_ENTITIES = 64
+DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, one stream and one model's queue may take.
+
+    `text_length` is in Unicode code points, `message_bytes` in bytes of one protobuf message. `batch_rows` and
+    `batch_tokens` bound one run of the model: rows, and rows times the tokens of the longest. `queue_rows` may wait
+    for a model at once. `drain_seconds` is how long a shutdown waits for what is in flight.
+    """
+
+    text_length: int = 10_000
+    inputs: int = 64
+    message_bytes: int = 8 * 1024 * 1024
+    stream_in_flight: int = 64
+    batch_rows: int = 64
+    batch_tokens: int = 8_192
+    queue_rows: int = 4_096
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for limit in dataclasses.fields(self):
+            if getattr(self, limit.name) <= 0:
+                raise ConfigurationError(f"{limit.name} must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of one server process.
+
+    `bundles` are folders of bundles, `graph` is a compiled graph or an RDF file. `listen` is `HOST:PORT`; port 0 takes
+    a free one. `threads` are ONNX Runtime's per model, 0 for all cores. `reuse_port` lets several processes share the
+    port; alone, a server refuses a port that is in use.
+    """
+
+    bundles: tuple[Path, ...]
+    graph: Path
+    listen: str = "127.0.0.1:50051"
+    provider: Provider = "auto"
+    threads: int = 0
+    reuse_port: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back, to hand to a worker process."""
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+    @staticmethod
+    def from_json(line: str) -> "ServerConfig":
+        """Read what `to_json` wrote."""
+        fields = json.loads(line)
+        fields["bundles"] = tuple(Path(bundle) for bundle in fields["bundles"])
+        fields["graph"] = Path(fields["graph"])
+        fields["limits"] = Limits(**fields["limits"])
+        return ServerConfig(**fields)
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPV6]:PORT`.
+
+    Raises:
+        ConfigurationError: `listen` is not of this form, or the port is not 0 to 65535.
+    """
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise ConfigurationError(f"{listen!r} is no address: give HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051.")
+    return host, int(port)

@@ -1,0 +1,73 @@
+"""The graph's terms, mentions and evidence as messages of groundwire.v1."""
+
+from collections.abc import Iterable
+
+from groundwire.kg.types import XSD_STRING, Evidence, GraphInfo, Mention, Term
+from groundwire.v1 import knowledge_pb2
+
+RDF_LANG_STRING = "http://www.w3.org/1999/02/22-rdf-syntax-ns#langString"
+
+
+def to_term(term: Term) -> knowledge_pb2.Term:
+    """One RDF term."""
+    match term.kind:
+        case "iri":
+            return knowledge_pb2.Term(iri=term.value, label=term.label)
+        case "blank":
+            return knowledge_pb2.Term(blank_node=term.value, label=term.label)
+        case "literal":
+            literal = knowledge_pb2.Literal(
+                lexical_form=term.value,
+                datatype=term.datatype or (RDF_LANG_STRING if term.language else XSD_STRING),
+                language=term.language,
+            )
+            return knowledge_pb2.Term(literal=literal, label=term.label)
+
+
+def to_mentions(mentions: Iterable[Mention]) -> list[knowledge_pb2.Mention]:
+    """Mentions with all their candidates, in the order given."""
+    return [
+        knowledge_pb2.Mention(
+            start=mention.start,
+            end=mention.end,
+            text=mention.text,
+            entity=mention.entity,
+            label=mention.label,
+            score=mention.score,
+            candidates=[
+                knowledge_pb2.Candidate(entity=candidate.entity, label=candidate.label, score=candidate.score)
+                for candidate in mention.candidates
+            ],
+        )
+        for mention in mentions
+    ]
+
+
+def to_evidence(evidence: Iterable[Evidence]) -> list[knowledge_pb2.Evidence]:
+    """Triples in the order given, without contributions."""
+    return [
+        knowledge_pb2.Evidence(
+            subject=to_term(triple.subject),
+            predicate=to_term(triple.predicate),
+            object=to_term(triple.object),
+            graph=triple.graph,
+            text=triple.text,
+            relevance=triple.relevance,
+        )
+        for triple in evidence
+    ]
+
+
+def to_graph_info(info: GraphInfo) -> knowledge_pb2.GraphInfo:
+    """The graph in numbers."""
+    return knowledge_pb2.GraphInfo(
+        version=info.version,
+        source_hashes=dict(info.source_hashes),
+        triples=info.triples,
+        entities=info.entities,
+        labels=info.labels,
+        predicates=info.predicates,
+        named_graphs=info.named_graphs,
+        retriever=info.retriever,
+        format_version=info.format_version,
+    )

@@ -1,0 +1,45 @@
+"""What is in flight, and the way to stop: refuse what is new, answer what was accepted."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from groundwire.server.errors import ShuttingDownError
+
+
+class Gate:
+    """Counts the calls that were accepted. For one event loop."""
+
+    def __init__(self) -> None:
+        self.closing = asyncio.Event()
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Hold one call open.
+
+        Raises:
+            ShuttingDownError: the gate is closed.
+        """
+        if self.closing.is_set():
+            raise ShuttingDownError("the server is shutting down; try again, or another server")
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def close(self, seconds: float) -> int:
+        """Let nobody in any more, and wait at most `seconds` for those inside. Returns how many are left."""
+        self.closing.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        return self.in_flight

@@ -1,0 +1,216 @@
+"""The way of a request: link, retrieve, encode, infer, decide. It knows nothing of gRPC, so it also runs in process."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from groundwire.bundle import TOKENIZER, Bundle
+from groundwire.errors import BundleError
+from groundwire.kg.encode import EncodedPair, PairEncoder
+from groundwire.kg.types import Evidence, Grounding, Retriever
+from groundwire.server.batcher import Batcher
+from groundwire.server.config import Limits, Provider
+from groundwire.server.convert import to_evidence, to_mentions
+from groundwire.server.probes import perturb
+from groundwire.server.runtime import Outputs, Runtime
+from groundwire.server.uncertainty import Judge, Verdicts, count_conflicts
+from groundwire.server.validate import check_inputs, check_options
+from groundwire.v1 import prediction_pb2
+
+# Texts of at most so many code points in all are linked and encoded on the event loop itself: that takes some 0.3 ms,
+# the way to a thread and back 0.1 ms more, and the interpreter lock would let only one of them run anyway. Longer ones,
+# and a graph that may answer over the network, go to a thread, so that no request stalls the others for long.
+INLINE_CODE_POINTS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One input, ready for the model: its grounding, the triples read, and its rows.
+
+    `rows` are the input itself; then, if contributions were asked for and there is evidence, one row without any
+    evidence and one without each triple of `read`; then one for each of the `probes` perturbed copies.
+    """
+
+    grounding: Grounding
+    read: tuple[Evidence, ...]
+    rows: tuple[EncodedPair, ...]
+    contributions: bool
+    probes: int
+
+
+class Pipeline:
+    """Answers requests with one bundle and one graph. An async context manager; use it on one event loop.
+
+    Args:
+        bundle: an opened bundle.
+        retriever: the graph; the caller closes it.
+        limits: bounds on requests, batches and queue.
+        provider: execution provider of the model.
+        threads: ONNX Runtime's threads, 0 for all cores.
+
+    Raises:
+        BundleError: tokenizer or model can't be used.
+        ProviderError: the provider asked for is missing.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        retriever: Retriever,
+        limits: Limits | None = None,
+        provider: Provider = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.bundle = bundle
+        self.retriever = retriever
+        self.limits = limits or Limits()
+        try:
+            self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
+        except ValueError as error:
+            raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
+        self._runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
+        self._judge = Judge(bundle.manifest)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
+        self._batcher: Batcher | None = None
+        self._inline = retriever.info.retriever == "compiled"
+
+    @property
+    def provider(self) -> str:
+        """Execution provider that runs the model: "cpu", "cuda" or "tensorrt"."""
+        return self._runtime.provider
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+
+        async def run(rows: Sequence[EncodedPair]) -> Outputs:
+            return await loop.run_in_executor(self._runtime.executor, self._runtime.run, rows)
+
+        self._batcher = Batcher(run, self.limits)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._open_batcher().close()
+        self._thread.shutdown()
+        self._runtime.close()
+
+    async def predict(
+        self,
+        inputs: Sequence[prediction_pb2.PredictInput],
+        options: prediction_pb2.PredictOptions | None = None,
+        deadline: float | None = None,
+    ) -> list[prediction_pb2.Prediction]:
+        """Predict `inputs`, 1 to the batch limit, in their order. `deadline` is in the time of the event loop.
+
+        Raises:
+            InvalidRequestError: inputs or options break a rule; nothing was run.
+            QueueFullError, DeadlineExceededError, ShuttingDownError, InferenceError: as `Batcher.infer`.
+            GraphError: the graph could not be asked.
+        """
+        options = options or prediction_pb2.PredictOptions()
+        check_inputs(inputs, self.limits)
+        check_options(options, self.bundle.manifest.inputs.top_k)
+        batcher = self._open_batcher()
+        batcher.check_room(len(inputs))
+        prepared = await self._prepare_all(inputs, options)
+        outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline)
+        return self._decide_all(inputs, options, prepared, outputs)
+
+    async def _prepare_all(
+        self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions
+    ) -> list[_Prepared]:
+        work = sum(len(item.text) for item in inputs) * (1 + options.probes)
+        if self._inline and work <= INLINE_CODE_POINTS:
+            return [self._prepare(item, options) for item in inputs]
+        loop = asyncio.get_running_loop()
+        return [await loop.run_in_executor(self._thread, self._prepare, item, options) for item in inputs]
+
+    def _prepare(self, item: prediction_pb2.PredictInput, options: prediction_pb2.PredictOptions) -> _Prepared:
+        """Link, retrieve and encode one input."""
+        top_k = options.top_k or self.bundle.manifest.inputs.top_k
+        grounding = self.retriever.ground(item.text, top_k, list(item.entities) or None)
+        full = self._encoder.encode(item.text, grounding.evidence)
+        read = tuple(grounding.evidence[position] for position in full.used)
+        rows = [full]
+        contributions = options.contributions and bool(read)
+        if contributions:
+            rows.append(self._encoder.encode(item.text, ()))
+            # Left out of what was read, not of what was found: else a triple that had no room would take its place.
+            rows += (self._encoder.encode(item.text, read[:i] + read[i + 1 :]) for i in range(len(read)))
+        copies: list[str] = []
+        if options.probes:
+            mentions = self.retriever.link(item.text) if item.entities else grounding.mentions
+            copies = perturb(item.text, mentions, options.probes)
+            rows += (self._encoder.encode(copy, read) for copy in copies)
+        if item.entities:
+            grounding = replace(grounding, mentions=())
+        return _Prepared(grounding, read, tuple(rows), contributions, len(copies))
+
+    def _decide_all(
+        self,
+        inputs: Sequence[prediction_pb2.PredictInput],
+        options: prediction_pb2.PredictOptions,
+        prepared: Sequence[_Prepared],
+        outputs: Outputs,
+    ) -> list[prediction_pb2.Prediction]:
+        coverage = self._judge.coverage(options)
+        verdicts = self._judge.verdicts(outputs, coverage)
+        predictions = []
+        row = 0
+        for item, ready in zip(inputs, prepared, strict=True):
+            knowledge = _knowledge(item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
+            explanation = prediction_pb2.ExplanationUncertainty(
+                evidence_count=len(ready.read),
+                max_relevance=max((triple.relevance for triple in ready.read), default=0.0),
+            )
+            prediction = self._judge.prediction(
+                verdicts, outputs, row, coverage=coverage, knowledge=knowledge, explanation=explanation
+            )
+            prediction.id = item.id
+            prediction.mentions.extend(to_mentions(ready.grounding.mentions))
+            prediction.evidence.extend(to_evidence(ready.read))
+            prediction.text_truncated = ready.rows[0].text_truncated
+            _compare(prediction, verdicts, row, ready)
+            predictions.append(prediction)
+            row += len(ready.rows)
+        return predictions
+
+    def _open_batcher(self) -> Batcher:
+        if self._batcher is None:
+            raise RuntimeError("enter the pipeline first: async with Pipeline(...) as pipeline")
+        return self._batcher
+
+
+def _knowledge(
+    item: prediction_pb2.PredictInput, ready: _Prepared, *, reads_evidence: bool
+) -> prediction_pb2.KnowledgeUncertainty:
+    """Cause 3. A model that reads the text alone has no triples to find, so for it only the linking counts."""
+    mentions = ready.grounding.mentions
+    linked = bool(mentions) or bool(item.entities)
+    confidence = 1.0 if item.entities else sum(m.score for m in mentions) / max(len(mentions), 1)
+    return prediction_pb2.KnowledgeUncertainty(
+        coverage=ready.grounding.coverage,
+        link_confidence=confidence,
+        conflicts=count_conflicts(ready.read),
+        not_in_graph=not linked or (reads_evidence and not ready.grounding.evidence),
+    )
+
+
+def _compare(prediction: prediction_pb2.Prediction, verdicts: Verdicts, row: int, ready: _Prepared) -> None:
+    """Compare the row of the input with those that left evidence out, and with the perturbed copies."""
+    label = verdicts.order[row, 0]
+    top = verdicts.probabilities[row, label]
+    after = row + 1
+    if ready.contributions:
+        prediction.uncertainty.explanation.comprehensiveness = top - verdicts.probabilities[after, label]
+        for triple, without in zip(prediction.evidence, range(after + 1, after + 1 + len(ready.read)), strict=True):
+            triple.contribution = top - verdicts.probabilities[without, label]
+        after += 1 + len(ready.read)
+    if ready.probes:
+        sensitivity = prediction.uncertainty.sensitivity
+        sensitivity.probes = ready.probes
+        sensitivity.flip_rate = float((verdicts.order[after : after + ready.probes, 0] != label).mean())

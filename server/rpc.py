@@ -1,0 +1,72 @@
+"""Methods as gRPC handlers: parse, let in, run, and turn every error into its status.
+
+Messages are parsed here and not by gRPC, which answers bytes that are no message with UNKNOWN and logs a traceback.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from groundwire.server.errors import InvalidRequestError
+from groundwire.server.lifecycle import Gate
+from groundwire.server.status import abort
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+# The deadline of a call in the time of the event loop, or none.
+Deadline = float | None
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Any]"
+
+
+def parse(kind: type[Request], content: bytes) -> Request:
+    """Parse a message.
+
+    Raises:
+        InvalidRequestError: `content` is not one.
+    """
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            "", f"the request is not a valid {kind.DESCRIPTOR.full_name}; note that strings must be UTF-8"
+        ) from error
+
+
+def unary(
+    gate: Gate, kind: type[Request], method: Callable[[Request, Deadline], Awaitable[Response]]
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """A handler that answers one message of `kind` with one message."""
+
+    async def handle(content: bytes, context: Context) -> bytes | None:
+        try:
+            with gate.enter():
+                return (await method(parse(kind, content), _deadline(context))).SerializeToString()
+        except Exception as error:  # the one place where errors become statuses
+            await abort(context, error)
+            return None
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def stream(
+    gate: Gate, method: Callable[[AsyncIterator[bytes], Deadline], AsyncIterator[Response]]
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """A handler that answers a stream of messages, which `method` parses itself, with a stream of messages."""
+
+    async def handle(contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        try:
+            with gate.enter():
+                async for response in method(contents, _deadline(context)):
+                    yield response.SerializeToString()
+        except Exception as error:  # as above
+            await abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _deadline(context: Context) -> Deadline:
+    remaining = context.time_remaining()
+    return None if remaining is None else asyncio.get_running_loop().time() + remaining

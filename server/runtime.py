@@ -1,0 +1,164 @@
+"""ONNX Runtime: a bundle's model as a function from padded rows to its output tensors."""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from groundwire.bundle import INPUTS, MODEL, OUTPUTS, Bundle
+from groundwire.errors import BundleError
+from groundwire.kg.encode import EncodedPair
+from groundwire.server.config import Provider
+from groundwire.server.errors import InferenceError, ProviderError
+from groundwire.server.providers import open_session
+
+Floats = NDArray[np.float32]
+
+_log = logging.getLogger("groundwire.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the model said of B rows; K heads, C labels. The fields are the tensors of `groundwire.bundle.OUTPUTS`."""
+
+    logits: Floats  # [B, C], mean over the heads, before temperature
+    probabilities: Floats  # [B, C], calibrated
+    head_probabilities: Floats  # [B, K, C], calibrated
+    entropy: Floats  # [B], nats
+    mutual_information: Floats  # [B], nats
+    energy: Floats  # [B]
+    distance: Floats  # [B]
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Outputs":
+        """The given rows, in the given order."""
+        index = np.asarray(rows, dtype=np.intp)
+        return Outputs(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence["Outputs"]) -> "Outputs":
+        """The rows of all `parts`, in their order."""
+        return Outputs(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Outputs)))
+
+
+class Runtime:
+    """One model in ONNX Runtime. `run` may be called from one thread at a time; `executor` is that thread.
+
+    ONNX Runtime releases the interpreter lock while it computes, so the event loop links and encodes the next
+    requests meanwhile. One thread is enough: a run uses `threads` cores itself, and two at once would fight for them.
+
+    Args:
+        bundle: the model's bytes are those that were hashed; nothing is read from disk again.
+        pad_id: token id that fills short rows.
+        provider: which execution provider runs it.
+        threads: threads of one run, 0 for one a core.
+
+    Raises:
+        BundleError: ONNX Runtime can't read the model, or its tensors are not those of the manifest.
+        ProviderError: the provider asked for is missing or can't run the model.
+    """
+
+    def __init__(self, bundle: Bundle, pad_id: int, provider: Provider = "auto", threads: int = 0) -> None:
+        self.bundle = bundle
+        self.pad_id = pad_id
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        # Idle threads sleep. Spinning would save some 10 µs a run, and take the cores from linking and encoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session, self.provider, why = open_session(bundle.model, options, provider)
+        except ProviderError:
+            raise
+        except Exception as error:  # the library's exceptions share no root but this
+            raise BundleError(
+                f"{bundle.path / MODEL}: ONNX Runtime can't load the model: {error}. Rebuild the bundle."
+            ) from error
+        self._check_tensors()
+        self._warm_up()
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{bundle.manifest.name}")
+        _log.info(
+            "model loaded",
+            extra={
+                "fields": {
+                    "model": bundle.manifest.name,
+                    "version": bundle.manifest.version,
+                    "provider": self.provider,
+                    "why": why,
+                    "threads": options.intra_op_num_threads,
+                }
+            },
+        )
+
+    def run(self, rows: Sequence[EncodedPair]) -> Outputs:
+        """Run the model on `rows` (at least one), padded to the longest of them.
+
+        Raises:
+            InferenceError: ONNX Runtime failed.
+        """
+        length = max(len(row.ids) for row in rows)
+        ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), length), dtype=np.int64)
+        types = np.zeros((len(rows), length), dtype=np.int64)
+        for index, row in enumerate(rows):
+            size = len(row.ids)
+            ids[index, :size] = row.ids
+            mask[index, :size] = 1
+            types[index, :size] = row.type_ids
+        try:
+            tensors = self._session.run(list(OUTPUTS), dict(zip(INPUTS, (ids, mask, types), strict=True)))
+        except Exception as error:  # as above
+            raise InferenceError(f"the model {self.bundle.manifest.name} failed on a batch: {error}") from error
+        return Outputs(*tensors)
+
+    def close(self) -> None:
+        """Wait for the run that is under way, and release the thread."""
+        self.executor.shutdown()
+
+    def _check_tensors(self) -> None:
+        """Refuse a model whose tensors differ from the manifest's, or whose batch or token axis has a fixed size."""
+        actual = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        stated = {tensor.name: tensor for tensor in self.bundle.manifest.inputs.tensors}
+        if set(actual) != set(INPUTS) or set(stated) != set(INPUTS):
+            raise self._wrong(f"reads {sorted(actual)}, the manifest says {sorted(stated)}, expected {sorted(INPUTS)}")
+        for name, tensor in actual.items():
+            if (tensor.type, stated[name].dtype) != ("tensor(int64)", "int64"):
+                raise self._wrong(f"{name} is {tensor.type}, the manifest says {stated[name].dtype}, expected int64")
+            if len(tensor.shape) != 2 or any(isinstance(size, int) for size in tensor.shape):
+                raise self._wrong(f"{name} has shape {tensor.shape}; both axes must be free")
+            if [size.isdigit() for size in stated[name].shape] != [False, False]:
+                raise self._wrong(f"the manifest gives {name} the shape {list(stated[name].shape)}; both must be free")
+        missing = set(OUTPUTS) - {tensor.name for tensor in self._session.get_outputs()}
+        if missing:
+            raise self._wrong(f"has no output {', '.join(sorted(missing))}")
+
+    def _warm_up(self) -> None:
+        """Run two shapes, so that the first request does not pay for set-up and a frozen axis shows now."""
+        longest = self.bundle.manifest.inputs.max_tokens
+        for rows, tokens in ((1, 8), (2, longest)):
+            row = EncodedPair([self.pad_id] * tokens, [0] * tokens, (), text_truncated=False)
+            try:
+                outputs = self.run([row] * rows)
+            except InferenceError as error:
+                raise self._wrong(f"fails on {rows} rows of {tokens} tokens: {error}") from error
+            self._check_shapes(outputs, rows)
+
+    def _check_shapes(self, outputs: Outputs, rows: int) -> None:
+        labels = len(self.bundle.manifest.labels)
+        heads = outputs.head_probabilities.shape[1] if outputs.head_probabilities.ndim == 3 else 1
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(OUTPUTS, (rows,))
+        expected |= {"logits": (rows, labels), "probabilities": (rows, labels)}
+        expected |= {"head_probabilities": (rows, heads, labels)}
+        for name, shape in expected.items():
+            array: NDArray[Any] = getattr(outputs, name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise self._wrong(f"gives {name} as {array.dtype} {list(array.shape)}, expected float32 {list(shape)}")
+
+    def _wrong(self, what: str) -> BundleError:
+        return BundleError(f"{self.bundle.path / MODEL}: {what}. Rebuild the bundle.")

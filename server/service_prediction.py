@@ -1,0 +1,149 @@
+"""PredictionService: one request, or a stream of them answered in order of completion."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import grpc
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import DecodeError
+
+from groundwire.server.config import Limits
+from groundwire.server.errors import InvalidRequestError, ShuttingDownError
+from groundwire.server.lifecycle import Gate
+from groundwire.server.models import Models
+from groundwire.server.rpc import Deadline, parse, stream, unary
+from groundwire.server.status import to_status
+from groundwire.server.validate import check_input
+from groundwire.v1 import prediction_pb2
+
+NAME = "groundwire.v1.PredictionService"
+
+_CLOSING = b"closing"  # compared by identity, so it can't be mistaken for a message
+
+
+class PredictionService:
+    """Hands inputs to the pipeline of the model that they name."""
+
+    def __init__(self, models: Models, limits: Limits, gate: Gate) -> None:
+        self._models = models
+        self._limits = limits
+        self._gate = gate
+
+    def handlers(self) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
+        """The handler of each method by its name."""
+        return {
+            "Predict": unary(self._gate, prediction_pb2.PredictRequest, self.predict),
+            "PredictStream": stream(self._gate, self.predict_stream),
+        }
+
+    async def predict(
+        self, request: prediction_pb2.PredictRequest, deadline: Deadline
+    ) -> prediction_pb2.PredictResponse:
+        """Predict all inputs of a request, or refuse it whole.
+
+        Raises:
+            InvalidRequestError, UnknownModelError: as `Models.get`.
+            GroundwireError: as `Pipeline.predict`.
+        """
+        pipeline = self._models.get(request.model, "model")
+        predictions = await pipeline.predict(request.inputs, request.options, deadline)
+        return prediction_pb2.PredictResponse(
+            predictions=predictions,
+            model=pipeline.bundle.manifest.name,
+            model_version=pipeline.bundle.manifest.version,
+            graph_version=pipeline.retriever.info.version,
+        )
+
+    async def predict_stream(
+        self, contents: AsyncIterator[bytes], deadline: Deadline
+    ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
+        """Answer each message of a stream, at most `stream_in_flight` at once, in order of completion.
+
+        A client that does not read its answers is not read from either: a slot is free once its answer was sent. When
+        the server shuts down, what was read is answered and the stream ends.
+
+        Raises:
+            ShuttingDownError: after the last answer, when the client had not ended the stream.
+        """
+        answers: asyncio.Queue[prediction_pb2.PredictStreamResponse | None] = asyncio.Queue()
+        slots = asyncio.Semaphore(self._limits.stream_in_flight)
+
+        async def answer(content: bytes) -> None:
+            await answers.put(await self._answer(content, deadline))
+
+        async def read() -> bool:
+            """Read and answer; whether the client ended the stream, and not the server's shutdown."""
+            try:
+                async with asyncio.TaskGroup() as group:
+                    while (content := await self._next(contents, slots)) is not None:
+                        if content is _CLOSING:
+                            return False
+                        group.create_task(answer(content))
+                return True
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+                slots.release()
+            if not await reader:
+                raise ShuttingDownError("the server is shutting down; send what is unanswered to another one")
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _next(self, contents: AsyncIterator[bytes], slots: asyncio.Semaphore) -> bytes | None:
+        """The next message of a stream once a slot is free; none at its end, `_CLOSING` when the server shuts down."""
+        await slots.acquire()
+        following = asyncio.create_task(_read(contents))
+        closing = asyncio.create_task(self._gate.closing.wait())
+        try:
+            await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return following.result() if following.done() else _CLOSING
+        finally:
+            following.cancel()
+            closing.cancel()
+
+    async def _answer(self, content: bytes, deadline: Deadline) -> prediction_pb2.PredictStreamResponse:
+        """Predict one message of a stream; an error becomes the answer."""
+        try:
+            request = parse(prediction_pb2.PredictStreamRequest, content)
+        except InvalidRequestError as error:
+            return _failure(_salvage_id(content), error)
+        try:
+            check_input(request.input, self._limits, "input")
+            pipeline = self._models.get(request.model, "model")
+            [prediction] = await pipeline.predict([request.input], request.options, deadline)
+        except Exception as error:  # `to_status` logs what is a bug; the stream goes on
+            return _failure(request.id, error)
+        return prediction_pb2.PredictStreamResponse(
+            id=request.id,
+            prediction=prediction,
+            model=pipeline.bundle.manifest.name,
+            model_version=pipeline.bundle.manifest.version,
+            graph_version=pipeline.retriever.info.version,
+        )
+
+
+async def _read(contents: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(contents, None)
+
+
+def _failure(request_id: str, error: Exception) -> prediction_pb2.PredictStreamResponse:
+    status = to_status(error)
+    return prediction_pb2.PredictStreamResponse(
+        id=request_id, error=prediction_pb2.PredictError(code=status.code, message=status.message)
+    )
+
+
+def _salvage_id(content: bytes) -> str:
+    """The id of a message that can't be parsed, so that the client can tell which one it was.
+
+    The id is field 1, and so is the value of a BytesValue, which unlike a string need not be UTF-8.
+    """
+    try:
+        return wrappers_pb2.BytesValue.FromString(content).value.decode("utf-8", "replace")
+    except DecodeError:
+        return ""

@@ -1,0 +1,159 @@
+"""From the model's outputs and the manifest to probabilities, conformal set, uncertainty by cause, and decision."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundwire.conformal import prediction_sets
+from groundwire.kg.types import Evidence, Term
+from groundwire.server.errors import InferenceError
+from groundwire.server.runtime import Outputs
+from groundwire.v1 import bundle_pb2, prediction_pb2
+
+Floats = NDArray[np.float64]
+
+# Stands for "no margin was enough" when the bundle was certified without an attack; margins end at 1.
+NO_ROBUST_MARGIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the outputs of N rows come to, C labels. `order` lists the labels of each row by falling probability."""
+
+    probabilities: Floats  # [N, C]
+    order: NDArray[np.intp]  # [N, C]
+    margin: Floats  # [N], top probability minus the second
+    members: NDArray[np.bool_]  # [N, C], labels of the conformal set
+    agreement: Floats  # [N], share of the heads that vote for the top label
+    distance_quantile: Floats  # [N]
+
+
+class Judge:
+    """Applies a bundle's calibration tables and policy. Stateless after construction, so any thread may use it."""
+
+    def __init__(self, manifest: bundle_pb2.BundleManifest) -> None:
+        self.manifest = manifest
+        self.labels = list(manifest.labels)
+        self._quantiles = next(q for q in manifest.conformal if q.method == manifest.policy.method)
+        self._distances: Floats = np.asarray(manifest.out_of_distribution.distance_quantiles, dtype=np.float64)
+        attacked = manifest.HasField("robust_margin")
+        self._robust_margin = manifest.robust_margin.margin if attacked else NO_ROBUST_MARGIN
+
+    def coverage(self, options: prediction_pb2.PredictOptions) -> float:
+        """Coverage asked for by the request, or the policy's."""
+        return options.coverage if options.HasField("coverage") else self.manifest.policy.coverage
+
+    def verdicts(self, outputs: Outputs, coverage: float) -> Verdicts:
+        """Judge N rows at once.
+
+        Raises:
+            InferenceError: the model gave something that is not a number.
+        """
+        if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.logits).all()):
+            raise InferenceError(
+                f"the model {self.manifest.name} gave a probability that is not a number; its bundle is at fault"
+            )
+        probabilities = outputs.probabilities.astype(np.float64)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(probabilities, order[:, :2], axis=1)
+        votes = outputs.head_probabilities.argmax(axis=2)  # [N, K]
+        return Verdicts(
+            probabilities,
+            order,
+            margin=ranked[:, 0] - ranked[:, 1],
+            members=prediction_sets(probabilities, self._quantiles, coverage),
+            agreement=(votes == order[:, :1]).mean(axis=1),
+            distance_quantile=share_nearer(self._distances, outputs.distance.astype(np.float64)),
+        )
+
+    def prediction(
+        self,
+        verdicts: Verdicts,
+        outputs: Outputs,
+        row: int,
+        *,
+        coverage: float,
+        knowledge: prediction_pb2.KnowledgeUncertainty,
+        explanation: prediction_pb2.ExplanationUncertainty,
+    ) -> prediction_pb2.Prediction:
+        """The prediction of one row, without id, mentions, evidence and probes, which the model did not make."""
+        order = verdicts.order[row]
+        probabilities = verdicts.probabilities[row]
+        margin = float(verdicts.margin[row])
+        conforming = [self.labels[label] for label in order if verdicts.members[row, label]]
+        reasons = self._abstain_reasons(len(conforming), float(verdicts.distance_quantile[row]), knowledge)
+        robust = self.manifest.robust_margin
+        return prediction_pb2.Prediction(
+            label=self.labels[order[0]],
+            probability=float(probabilities[order[0]]),
+            scores=[
+                prediction_pb2.LabelScore(label=label, probability=probability, logit=logit)
+                for label, probability, logit in zip(
+                    self.labels, probabilities.tolist(), outputs.logits[row].tolist(), strict=True
+                )
+            ],
+            prediction_set=prediction_pb2.PredictionSet(
+                labels=conforming, coverage=coverage, method=self._quantiles.method
+            ),
+            decision=prediction_pb2.DECISION_ABSTAIN if reasons else prediction_pb2.DECISION_ACCEPT,
+            abstain_reasons=reasons,
+            uncertainty=prediction_pb2.Uncertainty(
+                entropy=max(float(outputs.entropy[row]), 0.0),  # float32 rounding may fall a hair below 0
+                model=prediction_pb2.ModelUncertainty(
+                    heads=outputs.head_probabilities.shape[1],
+                    mutual_information=max(float(outputs.mutual_information[row]), 0.0),
+                    agreement=float(verdicts.agreement[row]),
+                    energy=float(outputs.energy[row]),
+                    distance=float(outputs.distance[row]),
+                    distance_quantile=float(verdicts.distance_quantile[row]),
+                ),
+                sensitivity=prediction_pb2.SensitivityUncertainty(
+                    margin=margin,
+                    robust_margin=self._robust_margin,
+                    robust_share=robust.share,
+                    covered=margin >= self._robust_margin,
+                ),
+                knowledge=knowledge,
+                explanation=explanation,
+            ),
+        )
+
+    def _abstain_reasons(
+        self, set_size: int, distance_quantile: float, knowledge: prediction_pb2.KnowledgeUncertainty
+    ) -> list[prediction_pb2.AbstainReason.ValueType]:
+        policy = self.manifest.policy
+        reasons = [
+            (set_size != 1, prediction_pb2.ABSTAIN_REASON_AMBIGUOUS),
+            (distance_quantile > policy.max_distance_quantile, prediction_pb2.ABSTAIN_REASON_OUT_OF_DISTRIBUTION),
+            (policy.require_grounding and knowledge.not_in_graph, prediction_pb2.ABSTAIN_REASON_NOT_GROUNDED),
+        ]
+        return [reason for applies, reason in reasons if applies]
+
+
+def share_nearer(quantiles: Floats, distances: Floats) -> Floats:
+    """Share of the calibration data nearer than each distance, in [0, 1], linear between the quantiles.
+
+    `quantiles` [Q] ascending at even steps from 0 to 1; `distances` [N]. Strictly nearer: on a flat stretch it is the
+    lower end, so that a model whose distance is constant never looks out of distribution. Not a number counts as far.
+    """
+    last = len(quantiles) - 1
+    above = np.searchsorted(quantiles, distances, side="left")
+    right = np.clip(above, 1, last)
+    low, high = quantiles[right - 1], quantiles[right]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.where(high > low, (distances - low) / (high - low), 0.0)
+    share = (right - 1 + part) / last
+    result: Floats = np.where(above == 0, 0.0, np.where(above > last, 1.0, share))
+    return result
+
+
+def count_conflicts(evidence: Sequence[Evidence]) -> int:
+    """Subject and predicate pairs for which two named graphs do not state the same objects."""
+    stated: dict[tuple[Term, Term], dict[str, set[Term]]] = defaultdict(lambda: defaultdict(set))
+    for triple in evidence:
+        if triple.graph:
+            stated[triple.subject, triple.predicate][triple.graph].add(triple.object)
+    return sum(len({frozenset(objects) for objects in by_graph.values()}) > 1 for by_graph in stated.values())
