@@ -1,0 +1,120 @@
+"""`groundwire serve`: bundles and a graph over gRPC."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from groundwire.server.config import PROVIDERS, Limits, Provider, ServerConfig
+
+_LIMITS = Limits()
+
+
+@click.command()
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of a bundle; may be given several times.",
+)
+@click.option(
+    "--graph", required=True, type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file."
+)
+@click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
+@click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    type=click.Choice(PROVIDERS),
+    help="What runs the models; auto says what it picked and why.",
+)
+@click.option("--threads", default=0, show_default=True, type=click.IntRange(0), help="Of a model's run; 0: all cores.")
+@click.option(
+    "--max-text",
+    default=_LIMITS.text_length,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Longest text, in code points.",
+)
+@click.option(
+    "--max-inputs", default=_LIMITS.inputs, show_default=True, type=click.IntRange(1), help="Most inputs of a request."
+)
+@click.option(
+    "--max-message",
+    default=_LIMITS.message_bytes,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Largest request, in bytes.",
+)
+@click.option(
+    "--max-stream",
+    default=_LIMITS.stream_in_flight,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most inputs of a stream in flight.",
+)
+@click.option(
+    "--batch-rows", default=_LIMITS.batch_rows, show_default=True, type=click.IntRange(1), help="Most rows of a batch."
+)
+@click.option(
+    "--batch-tokens",
+    default=_LIMITS.batch_tokens,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most tokens of a batch, padding included.",
+)
+@click.option(
+    "--queue-rows",
+    default=_LIMITS.queue_rows,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most rows that wait for a model.",
+)
+@click.option(
+    "--drain-seconds",
+    default=_LIMITS.drain_seconds,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="How long a shutdown waits for what is in flight.",
+)
+def serve(  # noqa: PLR0917 - click passes every option by name
+    bundles: tuple[Path, ...],
+    graph: Path,
+    listen: str,
+    workers: int,
+    provider: Provider,
+    threads: int,
+    max_text: int,
+    max_inputs: int,
+    max_message: int,
+    max_stream: int,
+    batch_rows: int,
+    batch_tokens: int,
+    queue_rows: int,
+    drain_seconds: float,
+) -> None:
+    """Serve bundles with a graph over gRPC until SIGTERM or Ctrl-C.
+
+    Prints "listening on HOST:PORT" to stdout once ready; logs are JSON lines on stderr. The first signal drains: health
+    says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once.
+    """
+    from groundwire.server import app
+    from groundwire.server import workers as processes
+    from groundwire.server.logs import configure_logging
+
+    configure_logging()
+    limits = Limits(
+        text_length=max_text,
+        inputs=max_inputs,
+        message_bytes=max_message,
+        stream_in_flight=max_stream,
+        batch_rows=batch_rows,
+        batch_tokens=batch_tokens,
+        queue_rows=queue_rows,
+        drain_seconds=drain_seconds,
+    )
+    config = ServerConfig(bundles, graph, listen, provider, threads, limits=limits)
+    sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

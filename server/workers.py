@@ -1,0 +1,167 @@
+"""Several server processes on one port, and the supervisor that keeps them alive.
+
+The kernel spreads connections over the processes (SO_REUSEPORT). Each is started afresh and never forked, because gRPC
+and ONNX Runtime have threads that would not survive a fork. They share the compiled graph through the page cache.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from asyncio.subprocess import PIPE, Process
+
+from groundwire.errors import GroundwireError
+from groundwire.server.app import serve
+from groundwire.server.config import ServerConfig, split_address
+from groundwire.server.errors import ConfigurationError
+from groundwire.server.logs import configure_logging
+
+# A worker that dies again and again is started again after this pause, which doubles up to the longest one.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# A worker that lived this long, in seconds, was healthy.
+HEALTHY = 10.0
+
+_log = logging.getLogger("groundwire.server")
+
+
+def supervise(config: ServerConfig, workers: int) -> int:
+    """Serve with `workers` processes until SIGTERM or SIGINT, which every worker answers by draining.
+
+    Prints `listening on HOST:PORT` to stdout once all are ready. A worker that dies is replaced. A second signal ends
+    all at once. Returns the exit code: 0 when every worker answered all that it had accepted.
+
+    Raises:
+        ConfigurationError: the address is in use, or a worker can't start; its own message is on stderr.
+    """
+    holder, address = _reserve(config.listen)
+    with holder:
+        threads = config.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        config = dataclasses.replace(config, listen=address, threads=threads, reuse_port=True)
+        return asyncio.run(_Supervisor(config, workers).run())
+
+
+class _Supervisor:
+    def __init__(self, config: ServerConfig, workers: int) -> None:
+        self._config = config
+        self._workers = workers
+        self._processes: dict[int, Process] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        ready = [asyncio.Event() for _ in range(self._workers)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                keepers = [group.create_task(self._keep(slot, event)) for slot, event in enumerate(ready)]
+                for event in ready:
+                    await event.wait()
+                if not self._stopping.is_set():
+                    print(f"listening on {self._config.listen}", flush=True)
+        except* ConfigurationError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            for process in self._processes.values():
+                process.kill()
+        return max(keeper.result() for keeper in keepers)
+
+    def _stop(self, number: int) -> None:
+        second = self._stopping.is_set()
+        self._stopping.set()
+        for process in self._processes.values():
+            process.send_signal(signal.SIGKILL if second else signal.SIGTERM)
+        if second:
+            os._exit(128 + number)
+        _log.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
+
+    async def _keep(self, slot: int, ready: asyncio.Event) -> int:
+        """Keep one worker alive until the supervisor stops. Returns the exit code of the last one."""
+        pause = SHORTEST_PAUSE
+        while True:
+            started = time.monotonic()
+            process = await self._start(slot, ready)
+            code = await process.wait()
+            del self._processes[slot]
+            if self._stopping.is_set():
+                ready.set()
+                return int(code != 0)
+            if not ready.is_set():
+                raise ConfigurationError("a worker could not start; its message is above.")
+            _log.error("worker died", extra={"fields": {"worker": process.pid, "exit": code, "restart_in": pause}})
+            pause = SHORTEST_PAUSE if time.monotonic() - started > HEALTHY else min(2 * pause, LONGEST_PAUSE)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            except TimeoutError:
+                continue
+            return 0
+
+    async def _start(self, slot: int, ready: asyncio.Event) -> Process:
+        """Start a worker and read its output to the end; `ready` is set when it listens."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "groundwire.server.workers",
+            stdin=PIPE,
+            stdout=PIPE,
+            # Ctrl-C in a terminal reaches the supervisor alone; it tells the workers once.
+            start_new_session=True,
+        )
+        self._processes[slot] = process
+        if self._stopping.is_set():  # the signal came while the process was made
+            process.terminate()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # The pipe stays open: a worker that reads its end knows that the supervisor is gone.
+        process.stdin.write(self._config.to_json().encode() + b"\n")
+        async for line in process.stdout:
+            if line.startswith(b"listening on "):
+                _log.info("worker ready", extra={"fields": {"worker": process.pid}})
+                ready.set()
+        return process
+
+
+def _reserve(listen: str) -> tuple[socket.socket, str]:
+    """Take the port, to hold it while workers come and go. Returns its holder, and the address with the real port."""
+    host, port = split_address(listen)
+    holder = None
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        # A server of another start would share the port without a word, so make sure that it is free.
+        socket.create_server(address[:2], family=family).close()
+        holder = socket.socket(family, socket.SOCK_STREAM)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(address)
+    except OSError as error:
+        if holder is not None:
+            holder.close()
+        raise ConfigurationError(
+            f"can't listen on {listen}: {error.strerror or error}. Choose another with --listen; 0 takes a free port."
+        ) from error
+    return holder, f"{host}:{holder.getsockname()[1]}"
+
+
+def _worker() -> int:
+    """The main program of a worker: settings on the first line of stdin, then serve until told, or left alone."""
+    configure_logging()
+    config = ServerConfig.from_json(sys.stdin.readline())
+
+    def watch() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
+    try:
+        return serve(config)
+    except GroundwireError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_worker())
