@@ -1,0 +1,188 @@
+"""From PyTorch to ONNX: trace, fuse, quantize, and open the graph at its word embeddings for attacks.
+
+The traced "core" holds encoder and heads and gives head logits [B, K, C] and pooled features [B, H]. What turns those
+into probabilities and uncertainty is added afterwards, in FP32, by `groundwire.export.uncertainty_graph`.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.optimizer import optimize_model
+from torch import Tensor, nn
+
+from groundwire.bundle import INPUTS
+from groundwire.export.errors import StageError
+from groundwire.export.model import TextClassifier
+
+OPSET = 17
+CORE_OUTPUTS = ("head_logits", "features")
+EMBEDDINGS = "word_embeddings"  # input of a graph opened by `expose_embeddings`
+Floats = NDArray[np.float32]
+
+
+class _Core(nn.Module):
+    """Token ids in, head logits and features out."""
+
+    def __init__(self, model: TextClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor, types: Tensor) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = self.model(self.model.word_embeddings(ids), mask, types)
+        return out
+
+
+def export_core(model: TextClassifier, path: Path) -> None:
+    """Trace encoder and heads to `path`, with free batch and token axes, and fuse attention.
+
+    The TorchScript exporter with eager attention gives the pattern that ONNX Runtime's fusion knows; of the dynamo
+    exporter's graph it fuses no layer.
+
+    Raises:
+        StageError: attention was not fused in every layer.
+    """
+    model.eval()
+    core = _Core(model).eval()
+    encoder = model.encoder
+    attention = encoder.config._attn_implementation  # type: ignore[union-attr]
+    encoder.set_attn_implementation("eager")  # type: ignore[operator]
+    # Two rows of different length: with a batch of one, tracing may freeze the axis.
+    ids = torch.ones(2, 8, dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS} | {name: {0: "batch"} for name in CORE_OUTPUTS}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation of the exporter, and tracer notes on shapes we make dynamic
+        traced = Path(folder) / "traced.onnx"
+        try:
+            torch.onnx.export(
+                core, (ids, mask, torch.zeros_like(ids)), str(traced), input_names=list(INPUTS),
+                output_names=list(CORE_OUTPUTS), dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
+        finally:
+            encoder.set_attn_implementation(attention)  # type: ignore[operator]
+        _fuse(traced, path, encoder.config)
+
+
+def _fuse(traced: Path, out: Path, config: object) -> None:
+    """Fuse attention, layer normalisation and GELU, and count what was fused."""
+    layers = int(config.num_hidden_layers)  # type: ignore[attr-defined]
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False  # `expose_embeddings` needs the embeddings as a tensor of their own
+    level = logging.root.level
+    try:
+        optimized = optimize_model(
+            str(traced), model_type="bert", num_heads=int(config.num_attention_heads),  # type: ignore[attr-defined]
+            hidden_size=int(config.hidden_size), optimization_options=options,  # type: ignore[attr-defined]
+        )  # fmt: skip
+    finally:
+        logging.root.setLevel(level)
+    counts = optimized.get_fused_operator_statistics()
+    fused = counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
+    if fused != layers:
+        raise StageError(
+            f"ONNX Runtime fused attention in {fused} of {layers} layers, so the model would be slow. "
+            "Use a BERT-like encoder, or a version of transformers and onnxruntime listed in constraints.txt."
+        )
+    optimized.save_model_to_file(str(out))
+
+
+def quantize_core(path: Path, out: Path) -> None:
+    """Dynamic INT8 (weights by channel, activations at run time) of the encoder; the heads stay FP32."""
+    model = onnx.load(str(path))
+    # A Gemm is split into MatMul and Add first, so its part has another name by the time it could be excluded.
+    heads = [name for node in model.graph.node if "/heads/" in node.name for name in (node.name, f"{node.name}_MatMul")]
+    level = logging.root.level
+    try:
+        logging.root.setLevel(
+            logging.ERROR
+        )  # a warning for each call that pre-processing was not run: it was, by `_fuse`
+        quantize_dynamic(
+            str(path), str(out), weight_type=QuantType.QInt8, per_channel=True,
+            op_types_to_quantize=["MatMul", "Attention", "Gemm"], nodes_to_exclude=heads,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
+        )  # fmt: skip
+    finally:
+        logging.root.setLevel(level)
+    quantized = sum(
+        node.op_type in {"MatMulInteger", "QAttention", "DynamicQuantizeMatMul"}
+        for node in onnx.load(str(out)).graph.node
+    )
+    if not quantized:
+        raise StageError("quantization changed no node: the encoder has no matrix product that ONNX Runtime knows")
+
+
+def expose_embeddings(path: Path, out: Path) -> None:
+    """Write the same graph with the word embeddings [B, T, H] as an input instead of the token ids.
+
+    That is how an attack on embeddings is carried over to the very graph that is served.
+
+    Raises:
+        StageError: the look-up of the word embeddings can't be found.
+    """
+    model = onnx.load(str(path))
+    lookups = [n for n in model.graph.node if n.op_type == "Gather" and n.input[1] == INPUTS[0]]
+    if len(lookups) != 1:
+        raise StageError(
+            f"{path.name}: found {len(lookups)} look-ups of {INPUTS[0]}, expected the word embeddings alone"
+        )
+    (lookup,) = lookups
+    table = next(t for t in model.graph.initializer if t.name == lookup.input[0])
+    width = table.dims[1]
+    point = lookup.output[0]
+    model.graph.node.remove(lookup)
+    model.graph.initializer.remove(table)
+    for node in model.graph.node:
+        for n, name in enumerate(node.input):
+            if name == point:
+                node.input[n] = EMBEDDINGS
+    ids = next(i for i in model.graph.input if i.name == INPUTS[0])
+    still_used = any(INPUTS[0] in node.input for node in model.graph.node)
+    if not still_used:
+        model.graph.input.remove(ids)
+    model.graph.input.append(helper.make_tensor_value_info(EMBEDDINGS, TensorProto.FLOAT, ["batch", "tokens", width]))
+    onnx.save(model, str(out))
+
+
+def session(model: Path | bytes, threads: int = 0) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU. `threads` 0 means one for each core."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    source = str(model) if isinstance(model, Path) else model
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(
+    model: TextClassifier, path: Path, batches: Sequence[tuple[Tensor, Tensor, Tensor]], tolerance: float
+) -> float:
+    """Largest difference of head logits between PyTorch and ONNX over `batches` of (ids, mask, types).
+
+    Raises:
+        StageError: it is above `tolerance`.
+    """
+    runner = session(path)
+    worst = 0.0
+    for ids, mask, types in batches:
+        with torch.inference_mode():
+            expected = model(model.word_embeddings(ids), mask, types)[0].numpy()
+        (actual,) = runner.run(
+            [CORE_OUTPUTS[0]], dict(zip(INPUTS, (ids.numpy(), mask.numpy(), types.numpy()), strict=True))
+        )
+        worst = max(worst, float(np.abs(expected - actual).max()))
+    if not worst <= tolerance:
+        raise StageError(
+            f"ONNX and PyTorch differ by {worst:.2g} in head logits, more than the gate of {tolerance:.2g}"
+        )
+    return worst

@@ -1,0 +1,376 @@
+"""From a recipe to a bundle, stage after stage:
+
+    data and evidence -> adversarial training -> ONNX with parity check -> INT8 -> calibration -> certificate -> bundle
+
+Work in progress lies beside the output in `OUT.work`. An interrupted build goes on where it was; one whose recipe, data
+or graph changed starts anew.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import load_file, save_file
+
+from groundwire import conformal
+from groundwire.bundle import (
+    CERTIFICATE,
+    CERTIFICATE_PAGE,
+    FORMAT_VERSION,
+    INPUTS,
+    MANIFEST,
+    MODEL,
+    TASK,
+    TOKENIZER,
+    Bundle,
+    open_bundle,
+    seal_bundle,
+    to_json,
+)  # fmt: skip
+from groundwire.errors import BundleError
+from groundwire.export import calibrate
+from groundwire.export.artifact import OnnxArtifact, TorchArtifact, artifact_hash, collect
+from groundwire.export.attack import Threat
+from groundwire.export.certificate_page import certificate_page
+from groundwire.export.certify import (
+    StageData,
+    StageFigures,
+    attack_rows,
+    attacked_labels,
+    certificate,
+    measure_stage,
+    method_of,
+    relative_distance,
+)  # fmt: skip
+from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
+from groundwire.export.errors import DataError, StageError
+from groundwire.export.model import TextClassifier, TextTask, load_encoder, load_tokenizer_json, parameter_groups
+from groundwire.export.onnx_graph import check_parity, export_core, quantize_core
+from groundwire.export.progress import console
+from groundwire.export.rows import Row, TextBatches, encode_examples, ordered_batches
+from groundwire.export.settings import Recipe
+from groundwire.export.train import Adversary, Checkpoint, Schedule, fit
+from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
+from groundwire.kg import compile_graph, open_graph
+from groundwire.kg.encode import PairEncoder
+from groundwire.kg.types import Retriever
+from groundwire.v1 import bundle_pb2
+
+PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
+PROBE_ROWS = 32  # rows of the parity check
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Encoded data. `bare` holds the training rows without evidence, `shuffled` the test rows with their words shuffled."""
+
+    labels: list[str]
+    tokenizer: bytes
+    encoder: PairEncoder
+    train: list[Row]
+    bare: list[Row]
+    calibration: list[Row]
+    test: list[Row]
+    shuffled: list[Row]
+
+
+def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundle:
+    """Build the bundle of a recipe in the folder `out`. Does nothing when it is there already, from the same inputs.
+
+    Raises:
+        ExportError: something of the recipe, the data or the encoder is wrong, or a stage lost more than its gate allows.
+        GraphError: the graph can't be read.
+    """
+    torch.manual_seed(recipe.seed)
+    with _graph(recipe) as retriever:
+        provenance = _provenance(recipe, retriever)
+        current = _current(out, provenance)
+        if current is not None:
+            console.print(f"{out} is up to date.")
+            return current
+        prepared = _prepare(recipe, retriever)
+    work = out.with_name(out.name + ".work")
+    _open_work(work, recipe, prepared)
+
+    console.print(f"[bold]Training[/] on {len(prepared.train)} examples")
+    model = _train(recipe, prepared, work)
+    trained = TorchArtifact("trained", model, work / "trained.safetensors")
+
+    console.print("[bold]ONNX[/] export and INT8 quantization")
+    export_core(model, work / "float32.onnx")
+    probe = [
+        (b.ids, b.mask, b.types) for b in ordered_batches(prepared.calibration[:PROBE_ROWS], 8, prepared.encoder.pad_id)
+    ]
+    check_parity(model, work / "float32.onnx", probe, recipe.gates.onnx_difference)
+    quantize_core(work / "float32.onnx", work / "int8.onnx")
+    float32, int8 = OnnxArtifact("onnx-float32", work / "float32.onnx"), OnnxArtifact("onnx-int8", work / "int8.onnx")
+    _gate_int8(recipe, prepared, float32, int8)
+
+    console.print("[bold]Certificate[/]: the same measurements on every stage")
+    figures, statistics, data = _certify(recipe, prepared, trained, [float32, int8])
+    manifest = _manifest(recipe, prepared, model, provenance, figures[-1], int8)
+    _calibrate(recipe, prepared, manifest, figures[-1], statistics, int8, trained, data)
+
+    staging = work / "bundle"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    onnx.save(add_uncertainty(onnx.load(str(int8.path)), figures[-1].temperature, statistics), str(staging / MODEL))
+    (staging / TOKENIZER).write_bytes(prepared.tokenizer)
+    manifest.version = file_hash(staging / MODEL)[:12]
+    document = certificate([f.stage for f in figures])
+    (staging / CERTIFICATE).write_text(to_json(document), encoding="utf-8")
+    (staging / CERTIFICATE_PAGE).write_text(certificate_page(manifest, document, figures), encoding="utf-8")
+    bundle = seal_bundle(staging, manifest, out)
+    if not keep_work:
+        shutil.rmtree(work)
+    return bundle
+
+
+@contextmanager
+def _graph(recipe: Recipe) -> Iterator[Retriever | None]:
+    """The recipe's graph, compiled into a temporary folder when it is given as RDF; None when there is none."""
+    sources = [recipe.path(source) for source in recipe.graph.sources]
+    if not sources:
+        yield None
+        return
+    with TemporaryDirectory(prefix="groundwire-") as folder:
+        if len(sources) > 1 or not sources[0].is_dir():
+            compile_graph(sources, Path(folder) / "graph")
+            sources = [Path(folder) / "graph"]
+        with closing(open_graph(sources[0])) as retriever:
+            yield retriever
+
+
+def _prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
+    """Read, ground and encode the data."""
+    train = read_examples(recipe.path(recipe.data.train))
+    if recipe.data.train_limit:
+        train = train[: recipe.data.train_limit]
+    test = read_examples(recipe.path(recipe.data.test))
+    if recipe.data.calibration:
+        calibration = read_examples(recipe.path(recipe.data.calibration))
+    else:
+        test, calibration = split_by_entity(test, recipe.data.calibration_share, recipe.seed)
+    labels = label_names(train)
+    if len(labels) < 2:
+        raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")
+    for name, part in (("calibration", calibration), ("test", test)):
+        if not part:
+            raise DataError(f"no {name} examples are left; give data.calibration or change data.calibration_share.")
+        if strange := sorted(set(label_names(part)) - set(labels)):
+            raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
+    tokenizer = load_tokenizer_json(recipe.encoder.name)
+    encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens)
+    top_k, graph = recipe.graph.top_k, recipe.graph
+
+    def encode(examples: Sequence[Example], entities: str, title: str) -> list[Row]:
+        return encode_examples(examples, labels, encoder, retriever, top_k=top_k, entities=entities, title=title)  # type: ignore[arg-type]
+
+    shuffle = random.Random(recipe.seed)
+    shuffled = [replace(e, text=" ".join(shuffle.sample(e.text.split(), len(e.text.split())))) for e in test]
+    return Prepared(
+        labels, tokenizer, encoder,
+        train=encode(train, graph.train_entities, "evidence: training"),
+        bare=encode(train, "none", "evidence: none"),
+        calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
+        test=encode(test, graph.test_entities, "evidence: test"),
+        shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
+    )  # fmt: skip
+
+
+def _open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
+    """Open the folder of work in progress; empty it when it is of another training."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([recipe.seed, repr(recipe.encoder), repr(recipe.train), prepared.labels]).encode())
+    for row in prepared.train:
+        digest.update(json.dumps([row.ids, row.label]).encode())
+    marker = work / "training"
+    if work.exists() and (not marker.exists() or marker.read_text() != digest.hexdigest()):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    marker.write_text(digest.hexdigest())
+
+
+def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
+    """Fine-tune the encoder, or load what an earlier run trained."""
+    settings = recipe.train
+    torch.manual_seed(recipe.seed)
+    model = TextClassifier(load_encoder(recipe.encoder.name), len(prepared.labels), recipe.encoder.heads)
+    weights = work / "trained.safetensors"
+    if weights.exists():
+        model.load_state_dict(load_file(weights))
+        return model.eval()
+    groups = parameter_groups(model, settings.learning_rate, settings.head_learning_rate, settings.weight_decay)
+    batches = TextBatches(
+        prepared.train, settings.batch_size, prepared.encoder.pad_id, recipe.seed,
+        bare=prepared.bare, evidence_dropout=settings.evidence_dropout,
+    )  # fmt: skip
+    hostile = settings.adversary
+    adversary = None
+    if hostile.epsilon > 0:
+        threat = Threat(hostile.epsilon, hostile.norm, hostile.steps)
+        adversary = Adversary(threat, hostile.weight, hostile.first_epoch)
+    history = fit(
+        TextTask(model), batches, torch.optim.AdamW(groups), Schedule(settings.epochs, settings.warmup),
+        adversary=adversary, checkpoint=Checkpoint(work / "checkpoint.pt"),
+    )  # fmt: skip
+    console.print(
+        f"trained for {history.seconds:.0f} s; mean loss by epoch: clean {[round(x, 3) for x in history.clean_loss]}, "
+        f"attacked {[round(x, 3) for x in history.adversarial_loss]}"
+    )
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+    (work / "history.json").write_text(json.dumps({n: getattr(history, n) for n in type(history).__slots__}))
+    return model
+
+
+def _gate_int8(recipe: Recipe, prepared: Prepared, float32: OnnxArtifact, int8: OnnxArtifact) -> None:
+    """Refuse a quantized model that lost too much, judged on the calibration data so that the test data stay unseen."""
+    labels = np.array([row.label for row in prepared.calibration])
+    pad_id = prepared.encoder.pad_id
+    accuracy = [
+        float(
+            np.mean(
+                collect(a, prepared.calibration, pad_id, f"{a.name}: gate")[0].mean(axis=1).argmax(axis=1) == labels
+            )
+        )
+        for a in (float32, int8)
+    ]
+    if accuracy[0] - accuracy[1] > recipe.gates.int8_accuracy_loss:
+        raise StageError(
+            f"INT8 lost {accuracy[0] - accuracy[1]:.1%} accuracy on the calibration data ({accuracy[0]:.1%} to "
+            f"{accuracy[1]:.1%}), more than gates.int8_accuracy_loss of {recipe.gates.int8_accuracy_loss:.1%}."
+        )
+
+
+def _certify(
+    recipe: Recipe, prepared: Prepared, trained: TorchArtifact, graphs: Sequence[OnnxArtifact]
+) -> tuple[list[StageFigures], FeatureStatistics, StageData]:
+    """Measure every stage. The feature statistics are those of the last stage, the one that is served."""
+    settings, pad_id = recipe.certify, prepared.encoder.pad_id
+    task = TextTask(trained.model)
+    attacked = []
+    for epsilon in settings.epsilons:
+        threat = Threat(epsilon, settings.norm, settings.steps)
+        attacked.append((threat, attack_rows(task, prepared.test[: settings.examples], threat, pad_id,
+                                             title=f"PGD-{threat.steps}, ε = {epsilon:g}")))  # fmt: skip
+    data = StageData(prepared.calibration, prepared.test, prepared.shuffled, attacked, pad_id)
+    # A sample of the training data is enough for two covariances, and costs no second pass over all of it.
+    sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), 2000))
+    figures = []
+    for artifact in (trained, *graphs):
+        features = collect(artifact, sample, pad_id, f"{artifact.name}: features")[1]
+        statistics = fit_features(features, np.array([row.label for row in sample]), len(prepared.labels))
+        figures.append(measure_stage(artifact, data, settings, recipe.policy, statistics, artifact is trained))
+    return figures, statistics, data
+
+
+def _calibrate(
+    recipe: Recipe,
+    prepared: Prepared,
+    manifest: bundle_pb2.BundleManifest,
+    served: StageFigures,
+    statistics: FeatureStatistics,
+    int8: OnnxArtifact,
+    trained: TorchArtifact,
+    data: StageData,
+) -> None:
+    """Write what was fitted on the quantized model into the manifest."""
+    labels = np.array([row.label for row in prepared.calibration])
+    probabilities = calibrate.ensemble_probabilities(served.calibration_logits, served.temperature)
+    manifest.calibration.temperature = served.temperature
+    manifest.calibration.examples = len(labels)
+    manifest.calibration.fitted_on = artifact_hash(int8)
+    manifest.conformal.extend(
+        conformal.fit(probabilities, labels, m) for m in (conformal.LAC, conformal.APS, conformal.RAPS)
+    )
+    distances = relative_distance(served.calibration_features, statistics)
+    manifest.out_of_distribution.distance_quantiles.extend(np.quantile(distances, np.linspace(0, 1, 101)).tolist())
+    threat = data.attacked[0][0]
+    rows = prepared.calibration[: recipe.certify.examples]
+    before = probabilities[: len(rows)]
+    attacked = attack_rows(TextTask(trained.model), rows, threat, data.pad_id, title="robust margin",
+                           labels=before.argmax(axis=1))  # fmt: skip
+    kept = attacked_labels(int8, attacked, rows) == before.argmax(axis=1)
+    margin, share = calibrate.fit_robust_margin(calibrate.margins(before), kept, recipe.certify.robust_share)
+    manifest.robust_margin.CopyFrom(bundle_pb2.RobustMargin(
+        margin=margin, share=share, attack="pgd", norm=threat.norm, epsilon=threat.epsilon, steps=threat.steps,
+    ))  # fmt: skip
+
+
+def _manifest(
+    recipe: Recipe,
+    prepared: Prepared,
+    model: TextClassifier,
+    provenance: bundle_pb2.Provenance,
+    served: StageFigures,
+    int8: OnnxArtifact,
+) -> bundle_pb2.BundleManifest:
+    """The manifest without what `_calibrate` fits."""
+    config = model.encoder.config
+    manifest = bundle_pb2.BundleManifest(
+        format_version=FORMAT_VERSION, name=recipe.name, version="0", task=TASK, labels=prepared.labels,
+        provenance=provenance,
+    )  # fmt: skip
+    manifest.inputs.max_tokens = recipe.encoder.max_tokens
+    manifest.inputs.top_k = recipe.graph.top_k if recipe.graph.sources else 0
+    for name in INPUTS:
+        manifest.inputs.tensors.add(name=name, dtype="int64", shape=["batch", "tokens"])
+    manifest.policy.CopyFrom(bundle_pb2.DecisionPolicy(
+        coverage=recipe.policy.coverage, method=method_of(recipe.policy),
+        max_distance_quantile=recipe.policy.max_distance_quantile,
+        require_grounding=recipe.policy.require_grounding and bool(recipe.graph.sources),
+    ))  # fmt: skip
+    manifest.encoder.CopyFrom(bundle_pb2.Encoder(
+        name=Path(recipe.encoder.name).name, hidden_size=int(config.hidden_size), layers=int(config.num_hidden_layers),  # type: ignore[arg-type, union-attr]
+        parameters=sum(p.numel() for p in model.parameters()), weights="int8",
+    ))  # fmt: skip
+    return manifest
+
+
+def _provenance(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Provenance:
+    """Where the bundle comes from, and what it depends on."""
+    provenance = bundle_pb2.Provenance(
+        recipe=recipe.text, seed=recipe.seed, created=datetime.now(UTC).isoformat(timespec="seconds"),
+        graph_version=retriever.info.version if retriever else "",
+    )  # fmt: skip
+    for role, name in (
+        ("train", recipe.data.train),
+        ("calibration", recipe.data.calibration),
+        ("test", recipe.data.test),
+    ):
+        if name:
+            try:
+                provenance.data[role] = file_hash(recipe.path(name))
+            except OSError as error:
+                raise DataError(f"data.{role} can't be read: {error}") from error
+    for package in PACKAGES:
+        try:
+            provenance.packages[package] = version(package)
+        except PackageNotFoundError:
+            provenance.packages[package] = "not installed"
+    return provenance
+
+
+def _current(out: Path, provenance: bundle_pb2.Provenance) -> Bundle | None:
+    """The bundle at `out`, if it is whole and came from the same inputs."""
+    if not (out / MANIFEST).exists():
+        return None
+    try:
+        bundle = open_bundle(out)
+    except BundleError:
+        return None
+    before = bundle_pb2.Provenance()
+    before.CopyFrom(bundle.manifest.provenance)
+    before.created = provenance.created
+    return bundle if before == provenance else None

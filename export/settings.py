@@ -1,0 +1,203 @@
+"""A recipe: what to build, from what, and what must hold. Read from TOML; every key is checked.
+
+Paths are relative to the recipe's folder. Keys left out have the defaults below.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from groundwire.export.attack import NORMS
+from groundwire.export.errors import RecipeError
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Files of examples. Without `calibration`, a share of `test`, chosen by entity, is set aside for it."""
+
+    train: str
+    test: str
+    calibration: str = ""
+    calibration_share: float = 0.5
+    train_limit: int = 0  # most training examples, the first ones; 0 for all
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """The knowledge graph: RDF files, or one compiled folder; none for a model of the text alone."""
+
+    sources: tuple[str, ...] = ()
+    top_k: int = 16  # most triples retrieved for a text
+    train_entities: str = "gold"  # "gold": those that the data names; "linked": those that linking finds
+    test_entities: str = "gold"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """The encoder: a Hugging Face name, a folder, or `package:NAME` for a package that carries one."""
+
+    name: str
+    max_tokens: int = 128
+    heads: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarySettings:
+    """Adversarial training on word embeddings. `epsilon` 0 trains plainly; it is in units of the embeddings."""
+
+    epsilon: float = 0.0
+    norm: str = "linf"
+    steps: int = 1
+    weight: float = 0.5  # share of the adversarial loss
+    first_epoch: int = 0  # epochs before it train plainly
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """Fine-tuning."""
+
+    epochs: int = 2
+    batch_size: int = 32
+    learning_rate: float = 8e-5
+    head_learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.06  # share of the steps
+    evidence_dropout: float = 0.1  # share of the rows that are read without evidence
+    adversary: AdversarySettings = field(default_factory=AdversarySettings)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """When to accept a label; see `groundwire.v1.DecisionPolicy`."""
+
+    coverage: float = 0.9
+    method: str = "lac"  # "lac", "aps" or "raps"
+    max_distance_quantile: float = 0.995
+    require_grounding: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CertifySettings:
+    """What the certificate measures. The first ε is the one of the robust margin."""
+
+    epsilons: tuple[float, ...] = (0.002,)
+    norm: str = "linf"
+    steps: int = 10
+    examples: int = 256  # test examples attacked; as many calibration examples for the robust margin
+    robust_share: float = 0.95  # share of the labels that must stand at the robust margin
+    coverages: tuple[float, ...] = (0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """What a stage may lose; a stage that loses more is refused."""
+
+    onnx_difference: float = 1e-3  # head logits, ONNX FP32 against PyTorch
+    int8_accuracy_loss: float = 0.02  # clean accuracy, INT8 against FP32, on the calibration data
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe. `text` is the TOML that it was read from, `folder` where its paths start."""
+
+    name: str
+    data: DataSettings
+    encoder: EncoderSettings
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    certify: CertifySettings = field(default_factory=CertifySettings)
+    gates: GateSettings = field(default_factory=GateSettings)
+    seed: int = 0
+    text: str = ""
+    folder: Path = field(default_factory=Path)
+
+    def path(self, name: str) -> Path:
+        """A path of the recipe, made absolute."""
+        return (self.folder / name).resolve()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: the file can't be read, is not TOML, lacks a key, has an unknown one, or a value that can't be.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} can't be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+    for reserved in ("text", "folder"):
+        if reserved in table:
+            raise RecipeError(f"{path}: unknown key {reserved!r}.")
+    return recipe_from_table(table, text, path.parent.resolve(), str(path))
+
+
+def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str) -> Recipe:
+    """Make a recipe from the table that TOML gives; errors as in `read_recipe`."""
+    recipe = dataclasses.replace(_build(Recipe, table, where, ""), text=text, folder=folder)
+    data, train, certify = recipe.data, recipe.train, recipe.certify
+    checks = [
+        (0 < data.calibration_share < 1, "data.calibration_share must lie between 0 and 1"),
+        (0 <= recipe.graph.top_k <= 256, "graph.top_k must be 0 to 256"),
+        (recipe.graph.train_entities in {"gold", "linked"}, "graph.train_entities must be 'gold' or 'linked'"),
+        (recipe.graph.test_entities in {"gold", "linked"}, "graph.test_entities must be 'gold' or 'linked'"),
+        (8 <= recipe.encoder.max_tokens <= 8192, "encoder.max_tokens must be 8 to 8192"),
+        (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
+        (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),
+        (0 <= train.evidence_dropout < 1, "train.evidence_dropout must be 0 or more and below 1"),
+        (train.adversary.norm in NORMS, f"train.adversary.norm must be one of {', '.join(NORMS)}"),
+        (0 < train.adversary.weight <= 1, "train.adversary.weight must be above 0 and at most 1"),
+        (train.adversary.epsilon >= 0 and train.adversary.steps >= 1, "train.adversary needs epsilon >= 0, steps >= 1"),
+        (0 < recipe.policy.coverage < 1, "policy.coverage must lie between 0 and 1"),
+        (recipe.policy.method in {"lac", "aps", "raps"}, "policy.method must be 'lac', 'aps' or 'raps'"),
+        (0 < recipe.policy.max_distance_quantile <= 1, "policy.max_distance_quantile must be above 0 and at most 1"),
+        (bool(certify.epsilons) and all(e > 0 for e in certify.epsilons), "certify.epsilons must be numbers above 0"),
+        (certify.norm in NORMS, f"certify.norm must be one of {', '.join(NORMS)}"),
+        (certify.steps >= 1 and certify.examples >= 1, "certify.steps and certify.examples must be 1 or more"),
+        (all(0 < c < 1 for c in certify.coverages), "certify.coverages must lie between 0 and 1"),
+    ]
+    for holds, message in checks:
+        if not holds:
+            raise RecipeError(f"{where}: {message}.")
+    return recipe
+
+
+def _build(kind: type[S], table: Any, where: str, prefix: str) -> S:
+    """Make a dataclass from a TOML table, key by key."""
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table.")
+    hints = get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise RecipeError(f"{where}: unknown key {prefix}{key}; known here: {', '.join(fields)}.")
+        values[key] = _value(hints[key], value, where, prefix + key)
+    for name, f in fields.items():
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{where}: {prefix}{name} is missing.")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, f"{key}.")  # type: ignore[arg-type]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and number:
+        return float(value)
+    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if hint == tuple[float, ...] and isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+        return tuple(float(v) for v in value)
+    if hint in {int, str, bool} and type(value) is hint:
+        return value
+    expected = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}.get(hint, "a list")
+    raise RecipeError(f"{where}: {key} must be {expected}.")
