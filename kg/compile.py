@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from groundwire.kg.errors import CompiledGraphError, SourceError
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
+from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import LabelRules, Preference, matched_key, shape_of
-from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.read import Source, read_all, source_hashes
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.terms import fallback_label, is_iri, literal_parts
@@ -57,8 +57,7 @@ def compile_graph(
         with FolderWriter(Path(out)) as folder:
             gathered = _read(sources, settings, report)
             terms, triples = _number(gathered, report)
-            labels = _preferred(gathered, terms)
-            counts = _write(folder, gathered, terms, triples, labels, report)
+            counts = _write(folder, gathered, terms, triples, report)
             folder.finish(
                 {
                     "version": graph_version(hashes, settings),
@@ -137,7 +136,9 @@ class _Terms:
 def _number(got: _Gathered, report: Progress) -> tuple[_Terms, NDArray[np.uint32]]:
     """Sort terms by string and triples by (subject, predicate, object, graph), each once. Triples have shape (4, m)."""
     report("sort", 0)
-    columns = [np.frombuffer(column, dtype=np.uint32) if len(column) else np.zeros(0, np.uint32) for column in got.quads]
+    columns = [
+        np.frombuffer(column, dtype=np.uint32) if len(column) else np.zeros(0, np.uint32) for column in got.quads
+    ]
     strings = list(got.strings)
     used = np.zeros(len(strings), dtype=bool)
     for column in columns:
@@ -176,14 +177,10 @@ def _preferred(got: _Gathered, terms: _Terms) -> list[str]:
 
 
 def _write(
-    folder: FolderWriter,
-    got: _Gathered,
-    terms: _Terms,
-    triples: NDArray[np.uint32],
-    labels: list[str],
-    report: Progress,
+    folder: FolderWriter, got: _Gathered, terms: _Terms, triples: NDArray[np.uint32], report: Progress
 ) -> dict[str, int]:
     count, total = len(terms.keys), triples.shape[1]
+    labels = _preferred(got, terms)
     folder.strings("terms", terms.keys, count)
     folder.strings("labels", labels, count)
     graphs, graph_place = np.unique(triples[3], return_inverse=True)
@@ -252,7 +249,8 @@ def _write_keys(folder: FolderWriter, got: _Gathered, terms: _Terms) -> tuple[in
     iri = np.fromiter((is_iri(key) for key in terms.keys), bool, len(terms.keys))
     owners = terms.place[np.frombuffer(got.label_owner, dtype=np.uint32)] if got.label_key else np.zeros(0, np.int64)
     kinds = np.frombuffer(got.label_kind, dtype=np.uint8) if got.label_key else np.zeros(0, np.uint8)
-    wanted = np.flatnonzero((owners >= 0) & (terms.linkable & iri)[owners])
+    # One place more, for owners that no triple holds (-1).
+    wanted = np.flatnonzero(np.append(terms.linkable & iri, False)[owners])
     owners, kinds = owners[wanted], kinds[wanted]
     labels = [got.label_key[place] for place in wanted.tolist()]
     hashes = hash_all(labels)
@@ -302,5 +300,3 @@ def _bloom(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
     table = np.zeros(1 << bits, dtype=bool)
     table[hashes >> np.uint64(64 - bits)] = True
     return np.packbits(table, bitorder="little")
-
-

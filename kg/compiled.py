@@ -50,7 +50,7 @@ class _Strings:
 
 @lru_cache(maxsize=512)
 def _sequences(count: int, starts: int, longest: int) -> tuple[Ints, Ints]:
-    """First and last (exclusive) of all sequences of 1 to `longest` of `count` words that begin in the first `starts`."""
+    """First and last (exclusive) of all sequences of 1 to `longest` of `count` words begun in the first `starts`."""
     first = np.repeat(np.arange(starts), longest)
     last = first + np.tile(np.arange(1, longest + 1), starts)
     fits = last <= count
@@ -101,6 +101,7 @@ class CompiledIndex(GraphIndex):
             self.type_node = type_node
 
     def matches(self, words: Words) -> list[Match]:
+        """All spans of `words` that are a label of an entity."""
         found: list[Match] = []
         total = len(words.words)
         longest = self._longest_words
@@ -149,6 +150,7 @@ class CompiledIndex(GraphIndex):
         )
 
     def find(self, iri: str) -> int | None:
+        """The node of an IRI, None when unknown."""
         low, high = 0, len(self._terms)
         while low < high:
             middle = (low + high) // 2
@@ -159,27 +161,34 @@ class CompiledIndex(GraphIndex):
         return low if low < len(self._terms) and self._terms[low] == iri else None
 
     def key(self, node: int) -> str:
+        """The string form of a node."""
         return self._terms[node]
 
     def label(self, node: int) -> str:
+        """The label that people read."""
         return self._labels[node] or fallback_label(self._terms[node])
 
     def graph_name(self, graph: int) -> str:
+        """IRI of a named graph, empty for the default graph."""
         return self._graph_names[graph]
 
     def degree(self, node: int) -> int:
+        """Triples with the node as subject or object."""
         out_start, out_end = self._outgoing[node : node + 2].tolist()
         in_start, in_end = self._incoming[node : node + 2].tolist()
         return int(out_end - out_start + in_end - in_start)
 
     def facts(self, nodes: Sequence[int]) -> Facts:
+        """The triples of `nodes` in canonical order."""
         rows: list[NDArray[np.int64]] = []
         for node in nodes:
             start, end = self._outgoing[node : node + 2].tolist()
             rows.append(np.arange(start, min(end, start + self.settings.outgoing_limit)))
             start, end = self._incoming[node : node + 2].tolist()
             if end > start:
-                rows.append(self._incoming_triple[start : min(end, start + self.settings.incoming_limit)].astype(np.int64))
+                rows.append(
+                    self._incoming_triple[start : min(end, start + self.settings.incoming_limit)].astype(np.int64)
+                )
         triples = np.unique(np.concatenate(rows)) if rows else _NO_INTS
         return Facts(
             self._subject[triples].astype(np.int64),
@@ -189,6 +198,7 @@ class CompiledIndex(GraphIndex):
         )
 
     def word_ids(self, stems: Sequence[str]) -> Ints:
+        """The word of each stem, -1 when unknown."""
         if not len(self._vocabulary_hash):
             return np.full(len(stems), -1, dtype=np.int64)
         hashes = hash_all(list(stems))
@@ -196,9 +206,11 @@ class CompiledIndex(GraphIndex):
         return np.where(self._vocabulary_hash[places] == hashes, places, -1)
 
     def frequencies(self, words: Ints) -> Ints:
-        return self._vocabulary_frequency[words].astype(np.int64)  # type: ignore[no-any-return]
+        """Triples that hold each word."""
+        return self._vocabulary_frequency[words].astype(np.int64)
 
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The words of each node, and how many."""
         starts = self._words_offset[nodes].astype(np.int64)
         counts = self._words_offset[nodes + 1].astype(np.int64) - starts
         total = int(counts.sum())
@@ -206,4 +218,5 @@ class CompiledIndex(GraphIndex):
         return self._words[np.repeat(starts, counts) + within].astype(np.int64), counts
 
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
-        return self._digit[nodes].astype(bool)  # type: ignore[no-any-return]
+        """Whether each label holds a digit."""
+        return self._digit[nodes].astype(bool)

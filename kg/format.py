@@ -45,6 +45,7 @@ _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.
 _FULL_CHECK = 128 << 20
 _SAMPLES = 16
+_ENTRY = {"size": int, "sha256": str, "sample_sha256": str}
 
 
 class FolderWriter:
@@ -55,14 +56,20 @@ class FolderWriter:
         self._folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
 
     def __enter__(self) -> "FolderWriter":
-        if self._out.exists() and not (self._out / META).is_file() and (not self._out.is_dir() or any(self._out.iterdir())):
+        if (
+            self._out.exists()
+            and not (self._out / META).is_file()
+            and (not self._out.is_dir() or any(self._out.iterdir()))
+        ):
             raise CompiledGraphError(f"{self._out} exists and is no compiled graph; choose another folder")
         try:
             self._out.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir()
         except OSError as error:
-            raise CompiledGraphError(f"can't write beside {self._out}: {error.strerror}; choose another folder") from error
+            raise CompiledGraphError(
+                f"can't write beside {self._out}: {error.strerror}; choose another folder"
+            ) from error
         return self
 
     def array(self, name: str, values: NDArray[Any], dtype: str) -> None:
@@ -156,15 +163,18 @@ class Folder:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     if not (path / META).is_file():
-        raise CompiledGraphError(f"{path} is no compiled graph: it has no {META}; make one with `groundwire kg compile`")
+        raise CompiledGraphError(
+            f"{path} is no compiled graph: it has no {META}; make one with `groundwire kg compile`"
+        )
     try:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         version = meta["format_version"]
         files = meta["files"]
-        if not all(isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in files.values()):
-            raise TypeError("sizes and hashes of another kind")
+        sound = all(isinstance(entry[name], kind) for entry in files.values() for name, kind in _ENTRY.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CompiledGraphError(f"{path / META} is damaged ({error}); compile the graph again") from error
+    if not sound:
+        raise CompiledGraphError(f"{path / META} is damaged (sizes or hashes); compile the graph again")
     if version != FORMAT_VERSION:
         raise CompiledGraphError(
             f"{path} is of format version {version}, and this Groundwire reads version {FORMAT_VERSION}: "

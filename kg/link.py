@@ -44,7 +44,7 @@ def link(index: GraphIndex, text: str, words: Words) -> list[tuple[Mention, tupl
     for match, scores, _ in chosen:
         if len(match.postings) > 1 and query is None:
             query = make_query(index, words)
-        mentions.append(_mention(index, text, words, match, scores, query))
+        mentions.append(_mention(index, text, words, (match, scores), query))
     return mentions
 
 
@@ -82,8 +82,9 @@ def _starts_sentence(text: str, start: int) -> bool:
 
 
 def _mention(
-    index: GraphIndex, text: str, words: Words, match: Match, scores: Sequence[float], query: Query | None
+    index: GraphIndex, text: str, words: Words, candidates: tuple[Match, Sequence[float]], query: Query | None
 ) -> tuple[Mention, tuple[int, ...]]:
+    match, scores = candidates
     start, end = words.starts[match.first], words.ends[match.last - 1]
     postings = match.postings[:_MOST_CANDIDATES]
     if len(postings) == 1:
@@ -92,11 +93,14 @@ def _mention(
         assert query is not None
         shares = context_shares(index, query, [posting.node for posting in postings])
     ranked = sorted(
-        ((score * share, index.key(posting.node), posting.node) for posting, score, share in zip(postings, scores, shares)),
+        (
+            (score * share, index.key(posting.node), posting.node)
+            for posting, score, share in zip(postings, scores[:_MOST_CANDIDATES], shares, strict=True)
+        ),
         key=lambda item: (-item[0], item[1]),
     )[:_SHOWN_CANDIDATES]
-    candidates = tuple(Candidate(key, index.label(node), score) for score, key, node in ranked)
-    return Mention(start, end, text[start:end], candidates), tuple(node for _, _, node in ranked)
+    shown = tuple(Candidate(key, index.label(node), score) for score, key, node in ranked)
+    return Mention(start, end, text[start:end], shown), tuple(node for _, _, node in ranked)
 
 
 def context_shares(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[float]:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 _QUANTITY_WORDS = frozenset(
     """year years month months day days date century decade ago before after than more less least most older younger
     longer shorter over under hour hours minute minutes long old tall age many early late earlier later number times
-    million billion hundred thousand percent half twice""".split()
+    million billion hundred thousand percent half twice""".split()  # noqa: SIM905
 )
 _NAME_WEIGHT = 0.25  # the words of the entity's own name say little about which of its triples is meant
 _FREE_WORDS = 6  # an object of more words than this is likely to share some by chance
@@ -74,7 +74,8 @@ def shared_weight(index: GraphIndex, query: Query, nodes: Ints) -> tuple[Floats,
     """For each node, the weight of the query's words in its label, and the number of the label's words."""
     words, counts = index.words_of(nodes)
     owners = np.repeat(np.arange(len(nodes)), counts)
-    return np.bincount(owners, weights=hits(query, words), minlength=len(nodes)), counts
+    shared: Floats = np.bincount(owners, weights=hits(query, words), minlength=len(nodes)).astype(np.float64)
+    return shared, counts
 
 
 def relevance(index: GraphIndex, query: Query, facts: Facts, nodes: Collection[int]) -> Floats:

@@ -90,9 +90,9 @@ class RdflibIndex(GraphIndex):
             said[o] += 1
         self._labels = {key: label for key, (_, _, label) in preferred.items()}
         frequency: Counter[str] = Counter()
-        for key, count in said.items():
+        for key in used | predicates | (graphs - {""}):
             for word in label_stems(self._label_of(key)):
-                frequency[word] += count
+                frequency[word] += said[key]
         self._word_numbers = {word: number for number, word in enumerate(frequency)}
         self._frequency = list(frequency.values())
         linkable = {key for key in used if is_iri(key)} - schema
@@ -132,6 +132,7 @@ class RdflibIndex(GraphIndex):
         return number
 
     def matches(self, words: Words) -> list[Match]:
+        """All spans of `words` that are a label of an entity."""
         found = []
         for first in range(len(words.words)):
             for last in range(first + 1, min(len(words.words), first + self._longest_words) + 1):
@@ -141,6 +142,7 @@ class RdflibIndex(GraphIndex):
         return found
 
     def find(self, iri: str) -> int | None:
+        """The node of an IRI, None when unknown."""
         if iri in self._numbers:
             return self._numbers[iri]
         node = rdflib.URIRef(iri)
@@ -150,25 +152,31 @@ class RdflibIndex(GraphIndex):
         return None
 
     def key(self, node: int) -> str:
+        """The string form of a node."""
         return self._strings[node]
 
     def label(self, node: int) -> str:
+        """The label that people read."""
         return self._label_of(self._strings[node])
 
     def graph_name(self, graph: int) -> str:
+        """IRI of a named graph, empty for the default graph."""
         return self._graph_names[graph]
 
     def degree(self, node: int) -> int:
+        """Triples with the node as subject or object."""
         return len(self._pattern(node, True)) + len(self._pattern(node, False))
 
     def facts(self, nodes: Sequence[int]) -> Facts:
+        """The triples of `nodes` in canonical order."""
         quads: dict[Quad, None] = {}
         for node in nodes:
             outgoing = sorted(self._pattern(node, True))[: self.settings.outgoing_limit]
             incoming = sorted(self._pattern(node, False))[: self.settings.incoming_limit]
             quads.update(dict.fromkeys(outgoing + incoming))
         rows = [
-            (self._numbers[s], self._numbers[p], self._numbers[o], self._graph_number(g)) for s, p, o, g in sorted(quads)
+            (self._numbers[s], self._numbers[p], self._numbers[o], self._graph_number(g))
+            for s, p, o, g in sorted(quads)
         ]
         columns = np.array(rows, dtype=np.int64).reshape(-1, 4)
         return Facts(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])
@@ -204,15 +212,18 @@ class RdflibIndex(GraphIndex):
         return number
 
     def word_ids(self, stems: Sequence[str]) -> Ints:
+        """The word of each stem, -1 when unknown."""
         return np.fromiter((self._word(stem) for stem in stems), np.int64, len(stems))
 
     def _word(self, stem: str) -> int:
         return self._word_numbers.get(stem, -1)
 
     def frequencies(self, words: Ints) -> Ints:
+        """Triples that hold each word."""
         return np.fromiter((self._frequency[word] for word in words.tolist()), np.int64, len(words))
 
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The words of each node, and how many."""
         lists = [self._words_of(node) for node in nodes.tolist()]
         counts = np.fromiter(map(len, lists), np.int64, len(lists))
         return np.array([word for words in lists for word in words], dtype=np.int64), counts
@@ -230,4 +241,5 @@ class RdflibIndex(GraphIndex):
         return words
 
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
+        """Whether each label holds a digit."""
         return np.fromiter((any(map(str.isdigit, self.label(node))) for node in nodes.tolist()), bool, len(nodes))

@@ -42,7 +42,7 @@ def rdf_format(path: Path) -> ox.RdfFormat:
     found = FORMATS.get(suffix.lower())
     if found is None:
         known = " ".join(sorted(FORMATS))
-        raise SourceError(f"{path}: the file name doesn't tell the RDF syntax; end it in one of {known} (.gz may follow)")
+        raise SourceError(f"{path}: the file name tells no RDF syntax; end it in one of {known} (.gz may follow)")
     return found
 
 
@@ -54,8 +54,8 @@ def is_rdf_file(path: Path) -> bool:
 def read_quads(source: Source) -> Iterator[Quad]:
     """Stream the quads of a file or of an rdflib graph, in the order in which the source gives them.
 
-    Blank nodes of a file are named `b0`, `b1`, … in the order in which they come, so that the same file always gives the
-    same names. Raises `SourceError` with file and line.
+    Blank nodes of a file are named `b0`, `b1`, … in the order in which they come: the same file gives the same names.
+    Raises `SourceError` with file and line.
     """
     if isinstance(source, rdflib.Graph):
         return _graph_quads(source)
@@ -105,7 +105,9 @@ def _file_quads(path: Path, prefix: str) -> Iterator[Quad]:
                     "" if type(g) is ox.DefaultGraph else g.value if type(g) is node else other(g),
                 )
         except SyntaxError as error:
-            raise SourceError(f"{path}{_line(error)}: not valid {syntax.name}: {error.msg}; correct the file") from error
+            raise SourceError(
+                f"{path}{_line(error)}: not valid {syntax.name}: {error.msg}; correct the file"
+            ) from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError(f"{path}: not a whole gzip file: {error}; fetch or compress it again") from error
         except (OSError, ValueError, UnicodeError) as error:
@@ -208,7 +210,7 @@ def graph_hash(graph: rdflib.Graph) -> str:
 
 
 def source_hashes(sources: Sequence[Source]) -> dict[str, str]:
-    """The hash of each source by its name: the file's name, or `graph` for a graph in memory; numbered when repeated."""
+    """The hash of each source by its name: the file's name, or `graph` for one in memory; numbered when repeated."""
     hashes: dict[str, str] = {}
     for source in sources:
         in_memory = isinstance(source, rdflib.Graph)

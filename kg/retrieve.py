@@ -74,7 +74,11 @@ class IndexRetriever:
 
         evidence = []
         for place, score in zip(order, scores, strict=True):
-            s, p, o = term(int(facts.subjects[place])), term(int(facts.predicates[place])), term(int(facts.objects[place]))
+            s, p, o = (
+                term(int(facts.subjects[place])),
+                term(int(facts.predicates[place])),
+                term(int(facts.objects[place])),
+            )
             graph = self.index.graph_name(int(facts.graphs[place]))
             evidence.append(Evidence(s, p, o, graph, verbalise(s.label, p.label, o.label), score))
         return evidence

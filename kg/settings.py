@@ -106,4 +106,7 @@ class GraphSettings:
         """The settings that `to_json` gave; raises `CompiledGraphError` on other fields."""
         if set(values) != {field.name for field in fields(cls)}:
             raise CompiledGraphError("the compiled graph's settings are of another version; compile it again")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields_: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields_)

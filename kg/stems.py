@@ -7,21 +7,22 @@ the comparison. What no ending explains (born and birth, wrote and written) stan
 from functools import lru_cache
 
 STOP_WORDS = frozenset(
-    """a about above after again against all also although am among an and another any are around as at be because been
-    before being below between both but by can cannot could d did do does doing don down during each either else ever
-    every few for from further get gets got had has have having he her here hers herself him himself his how however i if
-    in into is it its itself just ll m made many may me might more most much must my myself neither no nor not of off on
-    once only or other others our ours ourselves out over own per quite rather re s same shall she should since so some
-    still such t than that the their theirs them themselves then there these they this those though through thus to too
-    under until up upon us ve very via was we were what when where whether which while who whom whose why will with within
-    without would yet you your yours yourself yourselves""".split()
+    """a about above after again against all also although am among an and another any are around as at be because
+    been before being below between both but by can cannot could d did do does doing don down during each
+    either else ever every few for from further get gets got had has have having he her here hers herself him
+    himself his how however i if in into is it its itself just ll m many may me might more most much must my
+    myself neither no nor not of off on once only or other others our ours ourselves out over own per quite
+    rather re s same shall she should since so some still such t than that the their theirs them themselves
+    then there these they this those though through thus to too under until up upon us ve very via was we were
+    what when where whether which while who whom whose why will with within without would yet you your yours
+    yourself yourselves""".split()  # noqa: SIM905 - a list of words reads better as a text
 )
 
 _NUMBERS = {
     word: str(number)
     for number, word in enumerate(
         """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen twenty""".split()
+        seventeen eighteen nineteen twenty""".split()  # noqa: SIM905
     )
 } | {"first": "1", "second": "2", "third": "3", "fourth": "4", "fifth": "5", "thirty": "30", "forty": "40",
      "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90", "hundred": "100"}  # fmt: skip

@@ -14,7 +14,7 @@ def verbalise(subject: str, predicate: str, obj: str) -> str:
 
 
 def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
-    """Evidence in words, the triples of one subject, predicate and graph together: `In Rainbows Genre: art rock, art pop`.
+    """Evidence in words, triples of one subject, predicate and graph together: `In Rainbows Genre: art rock, art pop`.
 
     A group stands where its most relevant triple stood; values that read the same are said once.
     """
