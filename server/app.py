@@ -43,7 +43,7 @@ class Server:
         self.config = config
         self.address = ""
         self.models: Models
-        self._gate: Gate
+        self.gate: Gate
         self._health: health.aio.HealthServicer
         self._grpc: grpc.aio.Server
         self._closing = AsyncExitStack()
@@ -65,7 +65,7 @@ class Server:
         Calling it again does nothing.
         """
         await self._health.enter_graceful_shutdown()
-        unanswered = await self._gate.close(self.config.limits.drain_seconds)
+        unanswered = await self.gate.close(self.config.limits.drain_seconds)
         await self._closing.aclose()
         return unanswered
 
@@ -80,13 +80,13 @@ class Server:
         )
         for pipeline in self.models.all():
             await stack.enter_async_context(pipeline)
-        self._gate = Gate()
+        self.gate = Gate()
         knowledge = service_knowledge.KnowledgeService(retriever, limits)
         stack.callback(knowledge.close)
         handlers = {
-            service_prediction.NAME: service_prediction.PredictionService(self.models, limits, self._gate).handlers(),
-            service_knowledge.NAME: knowledge.handlers(self._gate),
-            service_model.NAME: service_model.ModelService(self.models).handlers(self._gate),
+            service_prediction.NAME: service_prediction.PredictionService(self.models, limits, self.gate).handlers(),
+            service_knowledge.NAME: knowledge.handlers(self.gate),
+            service_model.NAME: service_model.ModelService(self.models).handlers(self.gate),
         }
         self._grpc = grpc.aio.server(
             options=(

@@ -71,7 +71,7 @@ class Pipeline:
             self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
         except ValueError as error:
             raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
-        self._runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
+        self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
         self._judge = Judge(bundle.manifest)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
         self._batcher: Batcher | None = None
@@ -80,13 +80,13 @@ class Pipeline:
     @property
     def provider(self) -> str:
         """Execution provider that runs the model: "cpu", "cuda" or "tensorrt"."""
-        return self._runtime.provider
+        return self.runtime.provider
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
 
         async def run(rows: Sequence[EncodedPair]) -> Outputs:
-            return await loop.run_in_executor(self._runtime.executor, self._runtime.run, rows)
+            return await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows)
 
         self._batcher = Batcher(run, self.limits)
         return self
@@ -96,7 +96,7 @@ class Pipeline:
     ) -> None:
         await self._open_batcher().close()
         self._thread.shutdown()
-        self._runtime.close()
+        self.runtime.close()
 
     async def predict(
         self,

@@ -50,7 +50,7 @@ def write_tiny_bundle(
         ),
         calibration=bundle_pb2.Calibration(temperature=TEMPERATURE, examples=200, fitted_on="0" * 64),
         conformal=[_conformal(seed)],
-        out_of_distribution=bundle_pb2.OutOfDistribution(distance_quantiles=np.linspace(0, 2, 101).tolist()),
+        out_of_distribution=bundle_pb2.OutOfDistribution(distance_quantiles=np.linspace(0, 6, 101).tolist()),
         robust_margin=bundle_pb2.RobustMargin(margin=0.3, share=0.95, attack="pgd", norm="linf", epsilon=0.01, steps=5),
         policy=bundle_pb2.DecisionPolicy(
             coverage=0.9,
