@@ -24,8 +24,9 @@ from groundwire.server.models import Models
 from groundwire.server.pipeline import Pipeline
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME)
-# After the last accepted call, how long refusals may take to reach their clients.
-FAREWELL_SECONDS = 1.0
+# gRPC cancels the calls that it holds and has not handed over when it stops, which says less to a client than our
+# refusal. So the server goes on refusing until no call came for the pause, at most for the farewell.
+PAUSE_SECONDS, FAREWELL_SECONDS = 0.1, 2.0
 
 _log = logging.getLogger("groundwire.server")
 
@@ -66,6 +67,7 @@ class Server:
         """
         await self._health.enter_graceful_shutdown()
         unanswered = await self.gate.close(self.config.limits.drain_seconds)
+        await self.gate.quiet(PAUSE_SECONDS, FAREWELL_SECONDS)
         await self._closing.aclose()
         return unanswered
 
@@ -110,7 +112,7 @@ class Server:
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
-        stack.push_async_callback(self._grpc.stop, FAREWELL_SECONDS)
+        stack.push_async_callback(self._grpc.stop, PAUSE_SECONDS)
         _log.info("ready", extra={"fields": {"address": self.address, "graph": retriever.info.version}})
 
 

@@ -115,6 +115,10 @@ class Batcher:
         except TimeoutError as error:
             raise DeadlineExceededError("the deadline passed before the model's answer was ready") from error
 
+    def __len__(self) -> int:
+        """Rows that wait."""
+        return len(self._rows)
+
     def check_room(self, rows: int) -> None:
         """Refuse `rows` more rows when the queue can't take them, before anything is spent on them.
 

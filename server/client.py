@@ -92,10 +92,13 @@ class Client:
         self, requests: Iterable[prediction_pb2.PredictStreamRequest]
     ) -> Iterator[prediction_pb2.PredictStreamResponse]:
         """Answers in order of completion. `requests` is consumed in another thread, and there is no deadline."""
+        call = self._prediction.PredictStream(iter(requests))
         try:
-            yield from self._prediction.PredictStream(iter(requests))
+            yield from call
         except grpc.RpcError as error:
             raise RemoteError(self.target, error) from error
+        finally:
+            call.cancel()  # the caller may have left early; does nothing at the end
 
     def link(self, texts: Sequence[str]) -> knowledge_pb2.LinkResponse:
         """Mentions of each text."""
@@ -163,11 +166,14 @@ class AsyncClient:
         self, requests: AsyncIterator[prediction_pb2.PredictStreamRequest]
     ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
         """Answers in order of completion, without a deadline."""
+        call = self._prediction.PredictStream(requests)
         try:
-            async for response in self._prediction.PredictStream(requests):
+            async for response in call:
                 yield response
         except grpc.RpcError as error:
             raise RemoteError(self.target, error) from error
+        finally:
+            call.cancel()  # the caller may have left early; does nothing at the end
 
     async def link(self, texts: Sequence[str]) -> knowledge_pb2.LinkResponse:
         """Mentions of each text."""

@@ -13,6 +13,7 @@ class Gate:
     def __init__(self) -> None:
         self.closing = asyncio.Event()
         self.in_flight = 0
+        self._refused_at = float("-inf")
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -24,6 +25,7 @@ class Gate:
             ShuttingDownError: the gate is closed.
         """
         if self.closing.is_set():
+            self._refused_at = asyncio.get_running_loop().time()
             raise ShuttingDownError("the server is shutting down; try again, or another server")
         self.in_flight += 1
         self._idle.clear()
@@ -43,3 +45,12 @@ class Gate:
         except TimeoutError:
             pass
         return self.in_flight
+
+    async def quiet(self, pause: float, seconds: float) -> None:
+        """Wait until no call was refused for `pause` seconds, at most `seconds`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            await asyncio.sleep(pause)
+            if self._refused_at < loop.time() - pause or loop.time() > end:
+                return

@@ -94,7 +94,7 @@ class Pipeline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._open_batcher().close()
+        await self.batcher.close()
         self._thread.shutdown()
         self.runtime.close()
 
@@ -114,7 +114,7 @@ class Pipeline:
         options = options or prediction_pb2.PredictOptions()
         check_inputs(inputs, self.limits)
         check_options(options, self.bundle.manifest.inputs.top_k)
-        batcher = self._open_batcher()
+        batcher = self.batcher
         batcher.check_room(len(inputs))
         prepared = await self._prepare_all(inputs, options)
         outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline)
@@ -179,7 +179,9 @@ class Pipeline:
             row += len(ready.rows)
         return predictions
 
-    def _open_batcher(self) -> Batcher:
+    @property
+    def batcher(self) -> Batcher:
+        """The queue of the model, while the pipeline is open."""
         if self._batcher is None:
             raise RuntimeError("enter the pipeline first: async with Pipeline(...) as pipeline")
         return self._batcher

@@ -43,7 +43,7 @@ def perturb(text: str, mentions: Sequence[Mention], count: int) -> list[str]:
     if not words:
         return []
     # crc32, not hash(): it is the same in every process.
-    rng = random.Random(zlib.crc32(text.encode("utf-8", "surrogatepass")))  # noqa: S311 - nothing secret
+    rng = random.Random(zlib.crc32(text.encode("utf-8", "surrogatepass")))
     edits = min(len(words), max(1, len(text.split()) // WORDS_PER_EDIT))
     copies: dict[str, None] = {}
     for _ in range(count * 8):  # a short text has few copies: give up after this many tries

@@ -80,7 +80,7 @@ _LIMITS = Limits()
     type=click.FloatRange(0, min_open=True),
     help="How long a shutdown waits for what is in flight.",
 )
-def serve(  # noqa: PLR0917 - click passes every option by name
+def serve(
     bundles: tuple[Path, ...],
     graph: Path,
     listen: str,

@@ -1,5 +1,6 @@
 """A small graph, a small real bundle, and a server that holds both."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def server(config: ServerConfig) -> Iterator[BackgroundServer]:
 def client(server: BackgroundServer) -> Iterator[Client]:
     with Client(server.address) as connected:
         yield connected
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the other side does by itself and tells nobody of."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.001)
 
 
 Direct = Callable[..., dict[str, np.ndarray]]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -70,12 +70,6 @@ async def batching(runtime: Runtime, **limits: int) -> AsyncIterator[tuple[Batch
         await batcher.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 def rows_of(encoder: PairEncoder, count: int, seed: int) -> list[EncodedPair]:
     rng = random.Random(seed)
     words = " ".join(TEXTS).split()
@@ -83,9 +77,7 @@ def rows_of(encoder: PairEncoder, count: int, seed: int) -> list[EncodedPair]:
 
 
 @pytest.mark.parametrize("limits", [{}, {"batch_rows": 3}, {"batch_tokens": 200}, {"batch_rows": 1}])
-async def test_every_row_gets_its_own_answer(
-    runtime: Runtime, encoder: PairEncoder, limits: dict[str, int]
-) -> None:
+async def test_every_row_gets_its_own_answer(runtime: Runtime, encoder: PairEncoder, limits: dict[str, int]) -> None:
     rng = random.Random(1)
     jobs = [rows_of(encoder, rng.randint(1, 12), seed) for seed in range(60)]
     async with batching(runtime, **limits) as (batcher, gated):

@@ -138,13 +138,11 @@ def test_link_and_ground_keep_the_same_rules(client: Client, texts: list[str]) -
 @settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=200))
 def test_random_bytes_never_hurt(server: BackgroundServer, content: bytes) -> None:
-    allowed = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    allowed = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
     with grpc.insecure_channel(server.address) as channel:
         for method in ("PredictionService/Predict", "KnowledgeService/Ground", "ModelService/GetModel"):
-            try:
-                channel.unary_unary(f"/groundwire.v1.{method}")(content, timeout=20)
-            except grpc.RpcError as error:
-                assert error.code() in allowed, error  # noqa: PT017 - a good answer is as welcome
+            call = channel.unary_unary(f"/groundwire.v1.{method}").future(content, timeout=20)
+            assert call.code() in allowed, call.details()
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,7 +154,7 @@ def test_random_bytes_never_hurt(server: BackgroundServer, content: bytes) -> No
     top_k=st.integers(0, 300),
     coverage=st.none() | st.floats(),
 )
-def test_random_requests_are_answered_or_refused(  # noqa: PLR0917
+def test_random_requests_are_answered_or_refused(
     client: Client,
     text: str,
     entities: list[str],
@@ -170,8 +168,7 @@ def test_random_requests_are_answered_or_refused(  # noqa: PLR0917
     try:
         [prediction] = client.predict([item], options=options).predictions
     except RemoteError as error:
-        assert error.code == "INVALID_ARGUMENT"  # noqa: PT017 - as above
-        assert error.fields[0]
+        assert (error.code, bool(error.fields[0])) == ("INVALID_ARGUMENT", True)  # noqa: PT017 - an answer is as good
     else:
         assert sum(score.probability for score in prediction.scores) == pytest.approx(1, abs=1e-5)
 

@@ -94,7 +94,9 @@ def test_evidence_and_mentions_are_those_of_the_graph(client: Client, retriever:
     relevance = [e.relevance for e in prediction.evidence]
     assert relevance == sorted(relevance, reverse=True)
     assert not any(e.HasField("contribution") for e in prediction.evidence)
-    literals = {e.object.literal.lexical_form: e.object.literal for e in prediction.evidence if e.object.literal.datatype}
+    literals = {
+        e.object.literal.lexical_form: e.object.literal for e in prediction.evidence if e.object.literal.datatype
+    }
     assert literals["2100000"].datatype == "http://www.w3.org/2001/XMLSchema#integer"
     assert literals["Liberté"].language == "fr"
     knowledge, explanation = prediction.uncertainty.knowledge, prediction.uncertainty.explanation

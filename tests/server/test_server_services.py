@@ -93,7 +93,10 @@ class Reflected:
         response_class = message_factory.GetMessageClass(found.output_type)
         message = json_format.ParseDict(request, request_class())
         path = f"/{service}/{method}"
-        codec = {"request_serializer": request_class.SerializeToString, "response_deserializer": response_class.FromString}
+        codec = {
+            "request_serializer": request_class.SerializeToString,
+            "response_deserializer": response_class.FromString,
+        }
         if found.client_streaming:
             answers = list(self._channel.stream_stream(path, **codec)(iter([message]), timeout=20))
         elif found.server_streaming:

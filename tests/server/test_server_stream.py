@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 import numpy as np
 import pytest
-from conftest import TEXTS, Direct
+from conftest import TEXTS, Direct, until
 
 from groundwire.server.app import BackgroundServer, Server
 from groundwire.server.client import AsyncClient, Client, RemoteError
@@ -94,13 +94,10 @@ async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfi
     """With the model held up, the server reads as many messages as may be in flight, and not one more."""
     limit = 5
     held = ServerConfig(config.bundles, config.graph, "127.0.0.1:0", "cpu", limits=Limits(stream_in_flight=limit))
-    asked = 0
     release = asyncio.Event()
 
     async def ask() -> AsyncIterator[Item]:
-        nonlocal asked
         for number in range(50):
-            asked += 1
             yield item(number)
 
     async with Server(held) as server, AsyncClient(server.address) as client, asyncio.timeout(60):
@@ -126,8 +123,7 @@ async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfi
                 answers.append(answer.id)
 
         reading = asyncio.create_task(read())
-        while asked < 50 and running < limit:
-            await asyncio.sleep(0.001)
+        await until(lambda: running == limit)
         for _ in range(50):  # time enough for a sixth, if the server let it in
             await asyncio.sleep(0.001)
         assert running == limit
@@ -148,10 +144,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(config: ServerConfig
         assert (await anext(stream)).prediction.label
         assert server.gate.in_flight == 1
         await stream.aclose()
-        client_channel_closed = client.__aexit__(None, None, None)
-        await client_channel_closed
-        while server.gate.in_flight:
-            await asyncio.sleep(0.001)
+        await until(lambda: server.gate.in_flight == 0)
 
 
 async def test_a_stream_deadline_ends_it(server: BackgroundServer) -> None:
