@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from groundwire.kg.compile_names import Names, sort_names, write_descriptions, write_names
 from groundwire.kg.errors import CompiledGraphError, SourceError
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
 from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
-from groundwire.kg.labels import LabelRules, Preference, matched_key, shape_of
+from groundwire.kg.labels import LabelRules, Preference, shape_of
 from groundwire.kg.read import Source, read_all, source_hashes
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.terms import fallback_label, is_iri, literal_parts
@@ -30,7 +31,6 @@ from groundwire.kg.words import label_stems
 
 Progress = Callable[[str, int], None]
 _REPORT_EVERY = 100_000
-_FILTER_BITS = 16  # bits a key in the Bloom filter: one sequence in 16 that is no label passes
 _MOST_TERMS = (1 << 32) - 2
 
 
@@ -82,7 +82,8 @@ class _Gathered:
     preferred: dict[int, Preference] = field(default_factory=dict)
     label_owner: array[int] = field(default_factory=lambda: array("I"))
     label_kind: array[int] = field(default_factory=lambda: array("B"))
-    label_key: list[str] = field(default_factory=list)
+    label_text: list[str] = field(default_factory=list)
+    described: dict[int, Preference] = field(default_factory=dict)
 
 
 def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) -> _Gathered:
@@ -103,6 +104,8 @@ def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) 
             add_g(number(g, len(strings)))
         elif o.startswith('"') and (p in names or p in alternatives):
             _add_label(got, rules, number(s, len(strings)), p, o)
+        elif o.startswith('"') and p in rules.descriptions:
+            _prefer(got.described, number(s, len(strings)), rules.preference(p, o))
         if count % _REPORT_EVERY == 0:
             report("read", count)
             if len(strings) > _MOST_TERMS:
@@ -114,14 +117,16 @@ def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) 
 def _add_label(got: _Gathered, rules: LabelRules, owner: int, predicate: str, literal: str) -> None:
     label = squeeze(literal_parts(literal)[0])
     if predicate in rules.names:
-        preference = rules.preference(predicate, literal)
-        if preference is not None and (owner not in got.preferred or preference < got.preferred[owner]):
-            got.preferred[owner] = preference
-    key = matched_key(label)
-    if key:
+        _prefer(got.preferred, owner, rules.preference(predicate, literal))
+    if label:
         got.label_owner.append(owner)
         got.label_kind.append((LABEL if predicate in rules.names else ALTERNATIVE) + 2 * shape_of(label))
-        got.label_key.append(key)
+        got.label_text.append(label)
+
+
+def _prefer(chosen: dict[int, Preference], owner: int, preference: Preference | None) -> None:
+    if preference is not None and (owner not in chosen or preference < chosen[owner]):
+        chosen[owner] = preference
 
 
 @dataclass(slots=True)
@@ -194,17 +199,19 @@ def _write(
     folder.array("incoming", _starts(triples[2], count), "u8")
     folder.array("incoming_triple", np.argsort(triples[2], kind="stable"), "u4")
     report("words", 0)
-    _write_words(folder, terms, triples, labels, report)
+    vocabulary = _write_words(folder, terms, triples, labels, report)
+    write_descriptions(folder, got.described, terms.keys, terms.place, vocabulary)
     report("labels", 0)
-    entities, keys = _write_keys(folder, got, terms)
+    names = _names(got, terms)
+    write_names(folder, names)
     return {
         "triples": total,
-        "entities": entities,
-        "labels": keys,
+        "entities": len(np.unique(names.owners)),
+        "labels": len(names.keys),
         "predicates": len(np.unique(triples[1])),
         "named_graphs": len(graphs) - 1,
-        "longest_key_words": max((key.count(" ") + 1 for key in got.label_key), default=0),
-        "longest_key": max(map(len, got.label_key), default=0),
+        "longest_key_words": max((key.count(" ") + 1 for key in names.keys), default=0),
+        "longest_key": max((len(key.replace(" ", "")) for key in names.keys), default=0),
     }
 
 
@@ -214,7 +221,8 @@ def _starts(values: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
 
 def _write_words(
     folder: FolderWriter, terms: _Terms, triples: NDArray[np.uint32], labels: list[str], report: Progress
-) -> None:
+) -> dict[str, int]:
+    """Write the words of the terms' labels; returns each stem's place in the vocabulary."""
     vocabulary: dict[str, int] = {}
     words = array("I")
     lengths = np.zeros(len(terms.keys), dtype=np.int64)
@@ -242,61 +250,14 @@ def _write_words(
     folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]), "u8")
     folder.array("term_words", flat, "u4")
     folder.array("term_digit", digits, "u1")
+    return dict(zip(vocabulary, rank.tolist(), strict=True))
 
 
-def _write_keys(folder: FolderWriter, got: _Gathered, terms: _Terms) -> tuple[int, int]:
-    """Write the matcher's tables; returns how many entities and how many keys there are."""
+def _names(got: _Gathered, terms: _Terms) -> Names:
+    """The labels of the entities that can be linked."""
     iri = np.fromiter((is_iri(key) for key in terms.keys), bool, len(terms.keys))
-    owners = terms.place[np.frombuffer(got.label_owner, dtype=np.uint32)] if got.label_key else np.zeros(0, np.int64)
-    kinds = np.frombuffer(got.label_kind, dtype=np.uint8) if got.label_key else np.zeros(0, np.uint8)
+    owners = terms.place[np.frombuffer(got.label_owner, dtype=np.uint32)] if got.label_text else np.zeros(0, np.int64)
     # One place more, for owners that no triple holds (-1).
     wanted = np.flatnonzero(np.append(terms.linkable & iri, False)[owners])
-    owners, kinds = owners[wanted], kinds[wanted]
-    labels = [got.label_key[place] for place in wanted.tolist()]
-    hashes = hash_all(labels)
-    order = np.lexsort((kinds, owners, hashes)).tolist()
-    _separate_collisions(order, hashes, labels, owners, kinds)
-    keys: list[str] = []
-    key_hashes, key_posting = array("Q"), array("Q")
-    posting_term, posting_kind = array("I"), array("B")
-    last_owner = -1
-    for place in order:
-        owner, label = int(owners[place]), labels[place]
-        if not keys or keys[-1] != label:
-            keys.append(label)
-            key_hashes.append(int(hashes[place]))
-            key_posting.append(len(posting_term))
-        elif owner == last_owner:
-            continue  # the same label twice: the better kind came first
-        posting_term.append(owner)
-        posting_kind.append(int(kinds[place]))
-        last_owner = owner
-    key_posting.append(len(posting_term))
-    unique_hashes = np.frombuffer(key_hashes, dtype=np.uint64) if keys else np.zeros(0, np.uint64)
-    folder.strings("keys", keys, len(keys))
-    folder.array("key_hash", unique_hashes, "u8")
-    folder.array("key_filter", _bloom(unique_hashes), "u1")
-    folder.array("key_posting", np.frombuffer(key_posting, dtype=np.uint64), "u8")
-    folder.array("posting_term", np.array(posting_term, dtype=np.uint32), "u4")
-    folder.array("posting_kind", np.array(posting_kind, dtype=np.uint8), "u1")
-    return len(np.unique(owners)), len(keys)
-
-
-def _separate_collisions(
-    order: list[int], hashes: NDArray[np.uint64], labels: list[str], owners: NDArray[np.int64], kinds: NDArray[np.uint8]
-) -> None:
-    """Where different labels have one hash, put equal labels next to each other."""
-    ordered = hashes[order]
-    runs = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(order) else np.zeros(0, int)
-    ends = np.append(runs[1:], len(order))
-    for start, end in zip(runs[ends - runs > 1].tolist(), ends[ends - runs > 1].tolist(), strict=True):
-        run = order[start:end]
-        if len({labels[place] for place in run}) > 1:
-            order[start:end] = sorted(run, key=lambda place: (labels[place], owners[place], kinds[place]))
-
-
-def _bloom(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    bits = max(10, int(np.ceil(np.log2(max(1, len(hashes)) * _FILTER_BITS))))
-    table = np.zeros(1 << bits, dtype=bool)
-    table[hashes >> np.uint64(64 - bits)] = True
-    return np.packbits(table, bitorder="little")
+    kinds = np.frombuffer(got.label_kind, dtype=np.uint8)[wanted] if got.label_text else np.zeros(0, np.uint8)
+    return sort_names([got.label_text[place] for place in wanted.tolist()], owners[wanted], kinds)

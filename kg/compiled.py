@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ from numpy.typing import NDArray
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.hashing import hash_all, hash_slices
-from groundwire.kg.index import Facts, GraphIndex, Ints, Match, Posting
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, Posting
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
+from groundwire.kg.spell import deletions, neighbours
 from groundwire.kg.terms import fallback_label
-from groundwire.kg.text import Words
 from groundwire.kg.types import GraphInfo
 
-_CHUNK = 1024  # words whose sequences are hashed at a time: bounds the memory that a long text takes
 _NO_INTS = np.zeros(0, dtype=np.int64)
 
 
@@ -48,13 +46,27 @@ class _Strings:
         return self._blob[start:end].decode("utf-8", "surrogatepass")
 
 
-@lru_cache(maxsize=512)
-def _sequences(count: int, starts: int, longest: int) -> tuple[Ints, Ints]:
-    """First and last (exclusive) of all sequences of 1 to `longest` of `count` words begun in the first `starts`."""
-    first = np.repeat(np.arange(starts), longest)
-    last = first + np.tile(np.arange(1, longest + 1), starts)
-    fits = last <= count
-    return first[fits], last[fits]
+def _equal(table: NDArray[np.uint64], hashes: NDArray[np.uint64], owners: Ints) -> list[tuple[int, int]]:
+    """(owner, entry) for each entry of the sorted `table` that equals the hash of that owner."""
+    if not len(table):
+        return []
+    low = np.searchsorted(table, hashes)
+    hit = np.flatnonzero(table[np.minimum(low, len(table) - 1)] == hashes)
+    found = []
+    for place, entry in zip(hit.tolist(), low[hit].tolist(), strict=True):
+        wanted, owner = hashes[place], int(owners[place])
+        while entry < len(table) and table[entry] == wanted:
+            found.append((owner, entry))
+            entry += 1  # noqa: PLW2901 - walk on over entries of the same hash
+    return found
+
+
+def _gather(offsets: NDArray[np.uint64], values: NDArray[np.uint32], nodes: Ints) -> tuple[Ints, Ints]:
+    """The runs of `values` of each node, one after another, and their lengths."""
+    starts = offsets[nodes].astype(np.int64)
+    counts = offsets[nodes + 1].astype(np.int64) - starts
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    return values[np.repeat(starts, counts) + within].astype(np.int64), counts
 
 
 class CompiledIndex(GraphIndex):
@@ -68,8 +80,8 @@ class CompiledIndex(GraphIndex):
             counts: dict[str, Any] = {
                 name: int(meta[name]) for name in ("triples", "entities", "labels", "predicates", "named_graphs")
             }
-            self._longest_words = int(meta["longest_key_words"])
-            self._longest_key = int(meta["longest_key"])
+            self.longest_key_words = int(meta["longest_key_words"])
+            self.longest_key = int(meta["longest_key"])
             self.info = GraphInfo(
                 version=str(meta["version"]),
                 retriever="compiled",
@@ -93,6 +105,11 @@ class CompiledIndex(GraphIndex):
         self._key_hash, self._key_filter = array("key_hash"), array("key_filter")
         self._key_posting = array("key_posting")
         self._posting_term, self._posting_kind = array("posting_term"), array("posting_kind")
+        self._part_hash, self._part_key = array("part_hash"), array("part_key")
+        self._spelling_hash, self._spelling_word = array("spelling_hash"), array("spelling_word")
+        self._label_words = _Strings(folder, "label_words")
+        self._lower_hash, self._lower_count = array("lower_hash"), array("lower_count")
+        self._about_offset, self._about = array("about_offset"), array("about")
         self._filter_shift = np.uint64(64 - (len(self._key_filter) * 8).bit_length() + 1)
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
         self.type_node = -1
@@ -100,47 +117,32 @@ class CompiledIndex(GraphIndex):
         if type_node is not None:
             self.type_node = type_node
 
-    def matches(self, words: Words) -> list[Match]:
-        """All spans of `words` that are a label of an entity."""
-        found: list[Match] = []
-        total = len(words.words)
-        longest = self._longest_words
-        for begin in range(0, total, _CHUNK) if longest else ():
-            starts = min(_CHUNK, total - begin)
-            end = min(total, begin + starts + longest - 1)
-            first, last = _sequences(end - begin, starts, longest)
-            base = words.key_starts[begin]
-            text = words.key[base : words.key_ends[end - 1]]
-            from_ = np.asarray(words.key_starts[begin:end])[first] - base
-            to = np.asarray(words.key_ends[begin:end])[last - 1] - base
-            short = to - from_ <= self._longest_key
-            first, last, from_, to = first[short], last[short], from_[short], to[short]
-            for place, key in self._find_keys(text, from_, to):
-                match = Match(begin + int(first[place]), begin + int(last[place]), self._postings(key))
-                found.append(match)
-        return found
-
-    def _find_keys(self, text: str, starts: Ints, ends: Ints) -> list[tuple[int, int]]:
-        """The slices of `text` that are keys: (place of the slice, key)."""
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
+        """The slices of `text` that are labels, and those that are parts of labels."""
         hashes = hash_slices(text, starts, ends)
         bits = hashes >> self._filter_shift
         passed = np.flatnonzero((self._key_filter[bits >> np.uint64(3)] >> (bits & np.uint64(7)).astype(np.uint8)) & 1)
         if not len(passed):
-            return []
+            return [], []
         hashes = hashes[passed]
-        places = np.searchsorted(self._key_hash, hashes)
-        equal = np.flatnonzero(self._key_hash[np.minimum(places, len(self._key_hash) - 1)] == hashes)
-        found = []
-        for place, key, wanted in zip(passed[equal].tolist(), places[equal].tolist(), hashes[equal], strict=True):
-            label = text[starts[place] : ends[place]]
-            while key < len(self._key_hash) and self._key_hash[key] == wanted:
-                if self._keys[key] == label:
-                    found.append((place, key))
-                    break
-                key += 1  # noqa: PLW2901 - walk on over keys of the same hash
-        return found
+        labels: Found = []
+        for place, key in _equal(self._key_hash, hashes, passed):
+            if self._keys[key].replace(" ", "") == text[starts[place] : ends[place]]:
+                labels.append((place, key))
+        parts: Found = []
+        for place, entry in _equal(self._part_hash, hashes, passed):
+            key = int(self._part_key[entry])
+            # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
+            if text[starts[place] : ends[place]] in self._keys[key].replace(" ", ""):
+                parts.append((place, key))
+        return labels, parts
 
-    def _postings(self, key: int) -> tuple[Posting, ...]:
+    def key_text(self, key: int) -> str:
+        """The folded label of a key, with its spaces."""
+        return self._keys[key]
+
+    def postings(self, key: int) -> tuple[Posting, ...]:
+        """The entities of a key, ordered by IRI."""
         start, end = self._key_posting[key : key + 2].tolist()
         return tuple(
             Posting(node, kind & 1, kind >> 1)
@@ -148,6 +150,34 @@ class CompiledIndex(GraphIndex):
                 self._posting_term[start:end].tolist(), self._posting_kind[start:end].tolist(), strict=True
             )
         )
+
+    def spellings(self, words: Sequence[str]) -> list[list[str]]:
+        """For each word the label words one slip away; none for a word that labels hold."""
+        forms = [deletions(word) for word in words]
+        owners = np.repeat(np.arange(len(words)), [len(group) for group in forms])
+        hashes = hash_all([form for group in forms for form in group])
+        found: list[set[str]] = [set() for _ in words]
+        known = [False] * len(words)
+        for owner, entry in _equal(self._spelling_hash, hashes, owners):
+            other = self._label_words[int(self._spelling_word[entry])]
+            if other == words[owner]:
+                known[owner] = True
+            elif neighbours(words[owner], other):
+                found[owner].add(other)
+        return [[] if known[place] else sorted(group) for place, group in enumerate(found)]
+
+    def lower_case_counts(self, words: Sequence[str]) -> list[int]:
+        """How often each word stands in lower case in the graph's own texts."""
+        if not len(self._lower_hash):
+            return [0] * len(words)
+        hashes = hash_all(list(words))
+        places = np.minimum(np.searchsorted(self._lower_hash, hashes), len(self._lower_hash) - 1)
+        counts: list[int] = np.where(self._lower_hash[places] == hashes, self._lower_count[places], 0).tolist()
+        return counts
+
+    def about(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The distinct words of the nodes' descriptions, and how many each node has."""
+        return _gather(self._about_offset, self._about, nodes)
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
@@ -211,11 +241,7 @@ class CompiledIndex(GraphIndex):
 
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The words of each node, and how many."""
-        starts = self._words_offset[nodes].astype(np.int64)
-        counts = self._words_offset[nodes + 1].astype(np.int64) - starts
-        total = int(counts.sum())
-        within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self._words[np.repeat(starts, counts) + within].astype(np.int64), counts
+        return _gather(self._words_offset, self._words, nodes)
 
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
         """Whether each label holds a digit."""

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.text import Words
 from groundwire.kg.types import GraphInfo
 
 Ints = NDArray[np.int64]
+
+Found = list[tuple[int, int]]
 
 LABEL, ALTERNATIVE = 0, 1
 LOWER_CASE, CASED = 0, 1
@@ -28,15 +29,6 @@ class Posting:
     node: int
     kind: int
     shape: int
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The words `first` to `last` (exclusive) of a text are a label of the entities in `postings`, ordered by IRI."""
-
-    first: int
-    last: int
-    postings: tuple[Posting, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +48,37 @@ class GraphIndex(ABC):
     """A graph, looked up. Every method may be called from several threads at once."""
 
     settings: GraphSettings
+    longest_key_words: int  # words of the longest label
+    longest_key: int  # letters of the longest label, spaces not counted
     info: GraphInfo
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
 
     @abstractmethod
-    def matches(self, words: Words) -> list[Match]:
-        """All spans of `words` that are a label of an entity, ordered by (first, last)."""
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
+        """The slices of `text` (folded words without spaces) that are labels, and those that are parts of labels.
+
+        Each is a list of (place in `starts`, key), ordered by place and then by the key's text.
+        """
+
+    @abstractmethod
+    def key_text(self, key: int) -> str:
+        """The folded label of a key, with its spaces."""
+
+    @abstractmethod
+    def postings(self, key: int) -> tuple[Posting, ...]:
+        """The entities of a key, ordered by IRI."""
+
+    @abstractmethod
+    def spellings(self, words: Sequence[str]) -> list[list[str]]:
+        """For each word the label words one slip away, in alphabetic order; none for a word that labels hold."""
+
+    @abstractmethod
+    def lower_case_counts(self, words: Sequence[str]) -> list[int]:
+        """How often each word stands in lower case in the graph's own texts, once not counted: a sign of no name."""
+
+    @abstractmethod
+    def about(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The distinct words of the nodes' descriptions, one node's after another's, and how many each node has."""
 
     @abstractmethod
     def find(self, iri: str) -> int | None:

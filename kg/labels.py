@@ -1,6 +1,8 @@
 """Which of an entity's labels is preferred, and under which keys it is found."""
 
-from groundwire.kg.index import ALTERNATIVE, CASED, LABEL, LOWER_CASE
+import re
+
+from groundwire.kg.index import CASED, LOWER_CASE
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.terms import Quad, is_iri, literal_parts
 from groundwire.kg.text import key_of, squeeze
@@ -18,16 +20,21 @@ class LabelRules:
         self.alternatives = frozenset(settings.alternative_predicates)
         self.not_evidence = settings.naming_predicates
         self.schema_classes = frozenset(settings.schema_classes)
+        self.descriptions = frozenset(settings.description_predicates)
+        self._ranks = self.names | {iri: rank for rank, iri in enumerate(settings.description_predicates)}
         self._languages = {language: rank for rank, language in enumerate(settings.languages)}
 
     def preference(self, predicate: str, literal: str) -> Preference | None:
-        """How much a label triple's object is wanted as the label (smallest first); None when it is empty."""
+        """How much the object of a naming triple is wanted as the label, or of a describing one as the description.
+
+        The smallest is wanted most; None when it is empty.
+        """
         value, _, language = literal_parts(literal)
         label = squeeze(value)
         if not label:
             return None
         rank = self._languages.get(language, self._languages.get(language.split("-")[0], len(self._languages)))
-        return self.names[predicate], rank, label
+        return self._ranks[predicate], rank, label
 
     def schema_terms(self, quad: Quad) -> tuple[str, ...]:
         """The terms that a quad shows to be schema: its predicate, and the object (or subject) of rdf:type."""
@@ -53,9 +60,17 @@ def shape_of(label: str) -> int:
     return CASED if is_cased(label) else LOWER_CASE
 
 
-def better_posting(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """Of two (kind, shape) of one entity under one key, the one that counts."""
-    return min(one, other)
+# Parts that more labels share are no names: first names, "United", "Company".
+MOST_SHARED = 32
+# A word in lower case counts from its second time on: once may be a slip.
+COMMON = 2
+# Words in lower case, as they stand in running text.
+_LOWER_CASE = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
 
 
-__all__ = ["ALTERNATIVE", "LABEL", "LabelRules", "Preference", "better_posting", "linkable", "matched_key", "shape_of"]
+def lower_case_words(text: str) -> list[str]:
+    """The words of a text (of three words or more) that stand in lower case, folded."""
+    if text.count(" ") < 2:
+        return []
+    found = [word for word in _LOWER_CASE.findall(text[:4096]) if word.islower()]
+    return found if text.isascii() else [key_of(word) for word in found]

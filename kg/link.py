@@ -1,121 +1,170 @@
-"""Mentions: which spans of a text name which entities.
+"""Mentions: which spans of a text name which entities, and how sure that is.
 
-All label matches of a text compete; longer ones win, then better ones, then earlier ones. Where a label belongs to
-several entities, the words around it choose: those that an entity's triples share with the text.
+Every span that may be a label gets a probability from how it is written; then from what else the text says: an entity
+whose triples share words with the text is likelier, all the more where a label belongs to several. Spans compete for
+the words of the text, and those that explain most of it best win.
 """
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
 
-import numpy as np
-
-from groundwire.kg.index import CASED, LABEL, GraphIndex, Match, Posting
-from groundwire.kg.rank import Query, make_query, without_names
-from groundwire.kg.stems import STOP_WORDS
+from groundwire.kg.context import shared_words
+from groundwire.kg.index import GraphIndex, Posting
+from groundwire.kg.match import Span, find_spans
+from groundwire.kg.rank import make_query
+from groundwire.kg.surface import FEATURES, Written, features, written_spans
 from groundwire.kg.text import Words
 from groundwire.kg.types import Candidate, Mention
 
-_LABEL_SCORE, _ALTERNATIVE_SCORE = 0.97, 0.93
-_LOWEST_SCORE = 0.25
+_LOWEST_SCORE = 0.2
+_SHORTEST_RESPACED = 5  # letters: "in C" is not "Inc"
 _MOST_CANDIDATES = 64
 _SHOWN_CANDIDATES = 16
+_CERTAIN = 0.9  # a span of one candidate that is written so plainly needs no context
+
+# Log odds, fitted by scripts/fit_kg_scores.py. Three are held back by hand: what opens a sentence is often the topic in
+# the data, and not elsewhere; a stop word or a number may be a name, but those of the data hardly are.
+_BIAS = 0.3
+_WEIGHTS = {
+    "alternative": -1.0,
+    "part": -1.8,
+    "part_missing": -1.0,
+    "part_shared": -0.3,
+    "part_first": 0.05,
+    "edits": 0.5,
+    "edits_short": -1.2,
+    "respaced": 0.0,
+    "single": -1.05,
+    "lower": -1.75,
+    "lower_single": -0.45,
+    "shouted": -0.8,
+    "opening": 0.5,
+    "common": -0.6,
+    "common_lower": 0.0,
+    "stop": -3.0,
+    "number": -3.0,
+    "short": -0.7,
+    "glued": -1.2,
+    "address": -1.6,
+    "letters": 0.9,
+}
+_VECTOR = [_WEIGHTS[name] for name in FEATURES]
+_CONTEXT_WEIGHT = 0.15  # of the weight of shared words: an entity that the text is about is likelier named
+CONTEXT_EXPECTED = 2.0
+CONTEXT_LARGEST = 12.0
+_CHOICE_WEIGHT = 0.3  # of the same, between entities of one name
+_DEGREE_WEIGHT = 0.15
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One span with its candidates: (log odds from writing, posting)."""
+
+    first: int
+    last: int
+    written: Written
+    candidates: list[tuple[float, Posting]]
+    best: float
 
 
 def link(index: GraphIndex, text: str, words: Words) -> list[tuple[Mention, tuple[int, ...]]]:
     """The mentions in `text` in order of their start, none overlapping another, each with its candidates' nodes."""
-    found = []
-    has_capitals = text != text.lower()
-    for match in index.matches(words):
-        scores = [_surface_score(text, words, match, posting, has_capitals) for posting in match.postings]
-        best = max(scores, default=0.0)
-        if best >= _LOWEST_SCORE:
-            found.append((match, scores, best))
-    found.sort(key=lambda item: (item[0].first - item[0].last, -item[2], item[0].first))
-    taken = bytearray(len(words.words))
-    chosen = []
-    for item in found:
-        match = item[0]
-        if not any(taken[match.first : match.last]):
-            taken[match.first : match.last] = b"\1" * (match.last - match.first)
-            chosen.append(item)
-    chosen.sort(key=lambda item: item[0].first)
-    query: Query | None = None
+    readings = _choose(_readings(index, text, words), len(words.words))
+    unsure = [r for r in readings if len(r.candidates) > 1 or _probability(r.best) < _CERTAIN]
+    context: dict[int, float] = {}
+    if unsure:
+        nodes = sorted({posting.node for reading in unsure for _, posting in reading.candidates}, key=index.key)
+        context = dict(zip(nodes, shared_words(index, make_query(index, words), nodes), strict=True))
     mentions = []
-    for match, scores, _ in chosen:
-        if len(match.postings) > 1 and query is None:
-            query = make_query(index, words)
-        mentions.append(_mention(index, text, words, (match, scores), query))
+    for reading in readings:
+        found = _mention(index, text, words, reading, context)
+        if found is not None:
+            mentions.append(found)
     return mentions
 
 
-def _surface_score(text: str, words: Words, match: Match, posting: Posting, has_capitals: bool) -> float:
-    """How well the span as written fits a label: its kind, its case, and how much of a name it is."""
-    start, end = words.starts[match.first], words.ends[match.last - 1]
-    span = text[start:end]
-    score = _LABEL_SCORE if posting.kind == LABEL else _ALTERNATIVE_SCORE
-    parts = words.words[match.first : match.last]
-    span_cased = span != span.lower()
-    letters = sum(map(len, parts))
-    if all(part in STOP_WORDS for part in parts):
-        # "It", "The Who": a name only when written as one, away from the start of a sentence.
-        if posting.shape != CASED or not span_cased or (len(parts) == 1 and _starts_sentence(text, start)):
-            return 0.0
-        score *= 0.5 if len(parts) == 1 else 0.8
-    elif "".join(parts).isdigit():
-        score *= 0.3
-    elif letters <= 2 and span.isascii():
-        score *= 0.5 if span_cased else 0.0
-    if posting.shape == CASED and not span_cased and has_capitals and any(part.isalpha() for part in parts):
-        score *= 0.3 if len(parts) == 1 else 0.75
-    elif len(parts) == 1 and span_cased and _starts_sentence(text, start) and not _all_capitals(span):
-        score *= 0.85
-    return score
+def _probability(log_odds: float) -> float:
+    return 1.0 / (1.0 + exp(-log_odds))
 
 
-def _all_capitals(span: str) -> bool:
-    return span == span.upper() and len(span) > 1
+def _readings(index: GraphIndex, text: str, words: Words) -> list[_Reading]:
+    spans: dict[tuple[int, int], list[Span]] = {}
+    for span in find_spans(index, text, words):
+        spans.setdefault((span.first, span.last), []).append(span)
+    if not spans:
+        return []
+    capitals = text != text.lower()
+    readings = []
+    places = list(spans)
+    for place, written in zip(places, written_spans(index, text, words, places), strict=True):
+        best: dict[int, tuple[float, Posting]] = {}
+        for span in spans[place]:
+            label = index.key_text(span.key)
+            if written.letters < _SHORTEST_RESPACED and _respaced(span, written, label):
+                continue
+            odds: dict[tuple[int, int], float] = {}
+            for posting in index.postings(span.key)[:_MOST_CANDIDATES]:
+                kind = (posting.kind, posting.shape)
+                if kind not in odds:
+                    values = features(written, span, label, posting, capitals)
+                    odds[kind] = _BIAS + sum(weight * value for weight, value in zip(_VECTOR, values, strict=True))
+                if posting.node not in best or odds[kind] > best[posting.node][0]:
+                    best[posting.node] = odds[kind], posting
+        candidates = sorted(best.values(), key=lambda item: (-item[0], index.key(item[1].node)))[:_MOST_CANDIDATES]
+        if candidates:
+            readings.append(_Reading(*place, written, candidates, candidates[0][0]))
+    return readings
 
 
-def _starts_sentence(text: str, start: int) -> bool:
-    before = text[max(0, start - 16) : start].rstrip(" \t\n\"'“”‘’(*>#-")
-    return not before or before[-1] in ".!?:;"
+def _respaced(span: Span, written: Written, label: str) -> bool:
+    return not span.part and not span.edits and " ".join(written.words) != label
+
+
+def _choose(readings: list[_Reading], count: int) -> list[_Reading]:
+    """Readings that don't overlap, those first that explain most letters with most certainty."""
+    readings = [r for r in readings if _probability(r.best) >= _LOWEST_SCORE / 3]
+    readings.sort(key=lambda r: (-_probability(r.best) * r.written.letters, r.first))
+    taken = bytearray(count)
+    chosen = []
+    for reading in readings:
+        if not any(taken[reading.first : reading.last]):
+            taken[reading.first : reading.last] = b"\1" * (reading.last - reading.first)
+            chosen.append(reading)
+    return sorted(chosen, key=lambda r: r.first)
 
 
 def _mention(
-    index: GraphIndex, text: str, words: Words, candidates: tuple[Match, Sequence[float]], query: Query | None
-) -> tuple[Mention, tuple[int, ...]]:
-    match, scores = candidates
-    start, end = words.starts[match.first], words.ends[match.last - 1]
-    postings = match.postings[:_MOST_CANDIDATES]
-    if len(postings) == 1:
-        shares = [1.0]
+    index: GraphIndex, text: str, words: Words, reading: _Reading, context: dict[int, float]
+) -> tuple[Mention, tuple[int, ...]] | None:
+    candidates = reading.candidates
+    if candidates[0][1].node in context:
+        scores = _with_context(index, candidates, context)
     else:
-        assert query is not None
-        shares = context_shares(index, query, [posting.node for posting in postings])
+        scores = [_probability(candidates[0][0])]
     ranked = sorted(
         (
-            (score * share, index.key(posting.node), posting.node)
-            for posting, score, share in zip(postings, scores[:_MOST_CANDIDATES], shares, strict=True)
+            (score, index.key(posting.node), posting.node)
+            for score, (_, posting) in zip(scores, candidates, strict=True)
         ),
         key=lambda item: (-item[0], item[1]),
     )[:_SHOWN_CANDIDATES]
+    if ranked[0][0] < _LOWEST_SCORE:
+        return None
+    start, end = words.starts[reading.first], words.ends[reading.last - 1]
     shown = tuple(Candidate(key, index.label(node), score) for score, key, node in ranked)
     return Mention(start, end, text[start:end], shown), tuple(node for _, _, node in ranked)
 
 
-def context_shares(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[float]:
-    """How likely each of the nodes is the one that the text speaks of, given that one of them is: shares of 1.
-
-    The evidence is the weight of the text's words in the words of a node's triples; the degree is a weak prior.
-    """
-    weights = []
-    for node in nodes:
-        facts = index.facts([node])
-        own = without_names(index, query, [node])
-        around = np.concatenate([facts.predicates, facts.objects, facts.subjects])
-        seen, _ = index.words_of(np.unique(around))
-        # An exact sum: the order of the words differs from index to index.
-        shared = math.fsum(own.weights[np.isin(own.words, seen)].tolist())
-        weights.append((1.0 + shared) ** 2 * (1.0 + 0.1 * math.log1p(index.degree(node))))
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def _with_context(
+    index: GraphIndex, candidates: Sequence[tuple[float, Posting]], context: dict[int, float]
+) -> list[float]:
+    """The probability of each candidate: that the span is a name at all, times its share among the candidates."""
+    raw = []
+    names = []
+    for odds, posting in candidates:
+        shared = min(CONTEXT_LARGEST, context[posting.node])
+        names.append(_probability(odds + _CONTEXT_WEIGHT * (shared - CONTEXT_EXPECTED)))
+        raw.append(exp(_CHOICE_WEIGHT * shared + odds) * (1.0 + index.degree(posting.node)) ** _DEGREE_WEIGHT)
+    total = sum(raw)
+    return [max(names) * one / total for one in raw]

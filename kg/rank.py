@@ -21,7 +21,7 @@ _QUANTITY_WORDS = frozenset(
     longer shorter over under hour hours minute minutes long old tall age many early late earlier later number times
     million billion hundred thousand percent half twice""".split()  # noqa: SIM905
 )
-_NAME_WEIGHT = 0.25  # the words of the entity's own name say little about which of its triples is meant
+NAME_WEIGHT = 0.25  # the words of the entity's own name say little about which of its triples is meant
 _FREE_WORDS = 6  # an object of more words than this is likely to share some by chance
 _LENGTH_PENALTY = 0.08
 _PRIOR = 0.4
@@ -67,7 +67,7 @@ def without_names(index: GraphIndex, query: Query, nodes: Collection[int]) -> Qu
     """The query with little weight on the words of the nodes' own labels."""
     named, _ = index.words_of(np.fromiter(nodes, np.int64, len(nodes)))
     own = np.isin(query.words, named)
-    return Query(query.words, np.where(own, query.weights * _NAME_WEIGHT, query.weights), query.quantity)
+    return Query(query.words, np.where(own, query.weights * NAME_WEIGHT, query.weights), query.quantity)
 
 
 def shared_weight(index: GraphIndex, query: Query, nodes: Ints) -> tuple[Floats, Ints]:

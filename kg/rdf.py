@@ -13,14 +13,16 @@ import numpy as np
 import rdflib
 from numpy.typing import NDArray
 
-from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, GraphIndex, Ints, Match, Posting
+from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, Posting
 from groundwire.kg.info import graph_version
-from groundwire.kg.labels import LabelRules, Preference, matched_key, shape_of
+from groundwire.kg.labels import COMMON, MOST_SHARED, LabelRules, Preference, lower_case_words, matched_key, shape_of
+from groundwire.kg.parts import parts_of
 from groundwire.kg.read import graph_key, node_key, read_quads, source_hashes
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
+from groundwire.kg.spell import deletions, neighbours, spellable
 from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
-from groundwire.kg.text import Words, squeeze
+from groundwire.kg.text import squeeze
 from groundwire.kg.types import GraphInfo
 from groundwire.kg.words import label_stems
 
@@ -35,6 +37,11 @@ class RdflibRetriever(IndexRetriever):
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(RdflibIndex(graph, settings or GraphSettings(), hashes))
+
+
+def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | None) -> None:
+    if preference is not None and (owner not in chosen or preference < chosen[owner]):
+        chosen[owner] = preference
 
 
 class RdflibIndex(GraphIndex):
@@ -53,67 +60,99 @@ class RdflibIndex(GraphIndex):
         self._graph_names: list[str] = [""]
         self._graph_numbers: dict[str, int] = {"": 0}
         self._labels: dict[str, str] = {}
-        self._postings: dict[str, tuple[Posting, ...]] = {}
-        self._longest_words = 0
+        self._descriptions: dict[str, str] = {}
+        self._key_texts: list[str] = []
+        self._keys: dict[str, list[int]] = defaultdict(list)
+        self._postings: list[tuple[Posting, ...]] = []
+        self._parts: dict[str, list[int]] = {}
+        self._spellings: dict[str, set[str]] = defaultdict(set)
+        self._lower: dict[str, int] = {}
         self._scan(dict(hashes) if hashes is not None else source_hashes([graph]))
 
     def _scan(self, hashes: dict[str, str]) -> None:
         rules = LabelRules(self.settings)
         preferred: dict[str, Preference] = {}
-        labels: dict[str, dict[str, int]] = defaultdict(dict)
+        described: dict[str, Preference] = {}
+        labels: list[tuple[str, str, int]] = []
         schema: set[str] = set()
-        said: Counter[str] = Counter()
-        used: set[str] = set()
-        predicates: set[str] = set()
-        graphs: set[str] = set()
         triples: set[Quad] = set()
         for quad in read_quads(self._graph):
-            s, p, o, g = quad
+            s, p, o, _ = quad
             schema.update(rules.schema_terms(quad))
             if p not in rules.not_evidence:
                 triples.add(quad)
-            elif o.startswith('"') and (p in rules.names or p in rules.alternatives):
+            elif not o.startswith('"'):
+                continue
+            elif p in rules.names or p in rules.alternatives:
                 label = squeeze(literal_parts(o)[0])
                 if p in rules.names:
-                    preference = rules.preference(p, o)
-                    if preference is not None and (s not in preferred or preference < preferred[s]):
-                        preferred[s] = preference
-                key = matched_key(label)
-                if key:
-                    kind = (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)
-                    labels[key][s] = min(kind, labels[key].get(s, kind))
-        for s, p, o, g in triples:
-            used.update((s, o))
-            predicates.add(p)
-            graphs.add(g)
-            said[p] += 1
-            said[o] += 1
+                    _prefer(preferred, s, rules.preference(p, o))
+                labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
+            elif p in rules.descriptions:
+                _prefer(described, s, rules.preference(p, o))
         self._labels = {key: label for key, (_, _, label) in preferred.items()}
-        frequency: Counter[str] = Counter()
-        for key in used | predicates | (graphs - {""}):
-            for word in label_stems(self._label_of(key)):
-                frequency[word] += said[key]
-        self._word_numbers = {word: number for number, word in enumerate(frequency)}
-        self._frequency = list(frequency.values())
+        used = {key for s, _, o, _ in triples for key in (s, o)}
+        named = used | {p for _, p, _, _ in triples} | {g for _, _, _, g in triples if g}
+        self._count_words(triples, named)
+        self._descriptions = {key: text for key, (_, _, text) in described.items() if key in named}
+        lower: Counter[str] = Counter()
+        for text in self._descriptions.values():
+            lower.update(lower_case_words(text))
+        for key in used:
+            if key.startswith('"'):
+                lower.update(lower_case_words(literal_parts(key)[0]))
+        self._lower = {word: count for word, count in lower.items() if count >= COMMON}
         linkable = {key for key in used if is_iri(key)} - schema
-        entities: set[str] = set()
-        for key, owners in labels.items():
-            kept = sorted((owner, kind) for owner, kind in owners.items() if owner in linkable)
-            if kept:
-                entities.update(owner for owner, _ in kept)
-                self._postings[key] = tuple(Posting(self._number(owner), kind & 1, kind >> 1) for owner, kind in kept)
-        self._longest_words = max((key.count(" ") + 1 for key in self._postings), default=0)
+        entities = self._index_names([(label, s, kind) for label, s, kind in labels if s in linkable])
         self.type_node = self._number(RDF_TYPE)
         self.info = GraphInfo(
             version=graph_version(hashes, self.settings),
             triples=len(triples),
             entities=len(entities),
-            labels=len(self._postings),
-            predicates=len(predicates),
-            named_graphs=len(graphs - {""}),
+            labels=len(self._key_texts),
+            predicates=len({p for _, p, _, _ in triples}),
+            named_graphs=len({g for _, _, _, g in triples if g}),
             retriever="rdflib",
             source_hashes=hashes,
         )
+
+    def _count_words(self, triples: set[Quad], named: set[str]) -> None:
+        said: Counter[str] = Counter()
+        for _, p, o, _ in triples:
+            said.update((p, o))
+        frequency: Counter[str] = Counter()
+        for key in named:
+            for word in label_stems(self._label_of(key)):
+                frequency[word] += said[key]
+        self._word_numbers = {word: number for number, word in enumerate(frequency)}
+        self._frequency = list(frequency.values())
+
+    def _index_names(self, labels: list[tuple[str, str, int]]) -> set[str]:
+        """Fill the tables that `lookup` and `spellings` read; returns the entities that have a label."""
+        owners: dict[str, dict[str, int]] = defaultdict(dict)
+        parts: dict[str, set[str]] = defaultdict(set)
+        for label, owner, kind in labels:
+            key = matched_key(label)
+            if key:
+                owners[key][owner] = min(kind, owners[key].get(owner, kind))
+                for part in parts_of(label):
+                    parts[part].add(key)
+        self._key_texts = sorted(owners)
+        numbers = {key: number for number, key in enumerate(self._key_texts)}
+        for key in self._key_texts:
+            self._keys[key.replace(" ", "")].append(numbers[key])
+            self._postings.append(
+                tuple(Posting(self._number(owner), kind & 1, kind >> 1) for owner, kind in sorted(owners[key].items()))
+            )
+            for word in filter(spellable, key.split(" ")):
+                for form in deletions(word):
+                    self._spellings[form].add(word)
+        self._parts = {
+            part: sorted(numbers[key] for key in keys) for part, keys in parts.items() if len(keys) <= MOST_SHARED
+        }
+        self.longest_key_words = max((key.count(" ") + 1 for key in owners), default=0)
+        self.longest_key = max((len(key.replace(" ", "")) for key in owners), default=0)
+        return {owner for some in owners.values() for owner in some}
 
     def _label_of(self, key: str) -> str:
         return self._labels.get(key) or fallback_label(key)
@@ -131,15 +170,47 @@ class RdflibIndex(GraphIndex):
                     self._numbers[key] = number
         return number
 
-    def matches(self, words: Words) -> list[Match]:
-        """All spans of `words` that are a label of an entity."""
-        found = []
-        for first in range(len(words.words)):
-            for last in range(first + 1, min(len(words.words), first + self._longest_words) + 1):
-                postings = self._postings.get(words.key[words.key_starts[first] : words.key_ends[last - 1]])
-                if postings:
-                    found.append(Match(first, last, postings))
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
+        """The slices of `text` that are labels, and those that are parts of labels."""
+        labels: Found = []
+        parts: Found = []
+        for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            slice_ = text[start:end]
+            labels.extend((place, key) for key in self._keys.get(slice_, ()))
+            parts.extend((place, key) for key in self._parts.get(slice_, ()))
+        return labels, parts
+
+    def key_text(self, key: int) -> str:
+        """The folded label of a key, with its spaces."""
+        return self._key_texts[key]
+
+    def postings(self, key: int) -> tuple[Posting, ...]:
+        """The entities of a key, ordered by IRI."""
+        return self._postings[key]
+
+    def spellings(self, words: Sequence[str]) -> list[list[str]]:
+        """For each word the label words one slip away; none for a word that labels hold."""
+        found: list[list[str]] = []
+        for word in words:
+            if word in self._spellings.get(word, ()):
+                found.append([])
+            else:
+                others = {other for form in deletions(word) for other in self._spellings.get(form, ())}
+                found.append(sorted(other for other in others if neighbours(word, other)))
         return found
+
+    def lower_case_counts(self, words: Sequence[str]) -> list[int]:
+        """How often each word stands in lower case in the graph's own texts."""
+        return [self._lower.get(word, 0) for word in words]
+
+    def about(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """The distinct words of the nodes' descriptions that labels hold too, and how many each node has."""
+        lists = []
+        for node in nodes.tolist():
+            stems = label_stems(self._descriptions.get(self._strings[node], ""))
+            lists.append([self._word_numbers[stem] for stem in stems if stem in self._word_numbers])
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        return np.array([word for words in lists for word in words], dtype=np.int64), counts
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""

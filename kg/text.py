@@ -17,9 +17,18 @@ _SINGLE = (
 )
 # Vowel signs of the Indic scripts are no letters to `re`, but they belong to the word.
 _SIGNS = "\u0900-\u0963\u0966-\u0dff"
-_WORD = re.compile(f"[{_SINGLE}]|(?:[{_SIGNS}]|[^\\W_{_SINGLE}])+")
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_LETTER = f"(?:[{_SIGNS}]|[^\\W_{_SINGLE}])"
+# A sign that stands for a letter, in the middle of a word: lost in a conversion ("Ca?onero") or put there ("P@ris").
+_STAND_IN = "[?*@$\x80-\x9f\ufffd]"
+_WORD = re.compile(f"[{_SINGLE}]|{_LETTER}+(?:{_STAND_IN}{_LETTER}+)*")
+_ASCII_WORD = re.compile("[a-z0-9]+(?:[?*@$][a-z0-9]+)*")
 # Hangul syllables and voiced kana would be taken apart by NFKD into pieces that no longer compare.
+_LATIN = re.compile("[a-z]")
+# Cyrillic, Greek and other small letters that look like a Latin one (Unicode confusables, UTS 39).
+_LOOKALIKES = str.maketrans(
+    "авсԁеһіјӏкмнорԛѕтѵԝхуґѡαβγεηικνορτυχωսոցհօ",
+    "abcdehijlkmhopqstvwxyrwabyeniknoptuxwungho",
+)
 _KEEP_COMPOSED = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
 
 
@@ -27,16 +36,12 @@ _KEEP_COMPOSED = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
 class Words:
     """The words of a text.
 
-    `words` are folded; `starts` and `ends` are code point offsets into the text as given, one pair a word;
-    `key` is the words joined by single spaces and `key_starts`, `key_ends` are code point offsets into it.
+    `words` are folded; `starts` and `ends` are code point offsets into the text as given, one pair a word.
     """
 
     words: list[str]
     starts: list[int]
     ends: list[int]
-    key: str
-    key_starts: list[int]
-    key_ends: list[int]
 
 
 def fold(text: str) -> tuple[str, list[int] | None]:
@@ -59,6 +64,10 @@ def fold(text: str) -> tuple[str, list[int] | None]:
     return "".join(pieces), origin
 
 
+# Latin letters that have no decomposition.
+_PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"})
+
+
 def _fold_character(character: str) -> str:
     if character < "\x80":
         return character.lower()
@@ -67,7 +76,8 @@ def _fold_character(character: str) -> str:
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
     # Marks of combining class 0 are vowel signs, which carry meaning; the others are accents. Format characters
     # (zero-width spaces and joiners, soft hyphens) are not seen by a reader.
-    return "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    kept = "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    return kept.translate(_PLAIN)
 
 
 def split(text: str) -> Words:
@@ -84,15 +94,9 @@ def split(text: str) -> Words:
     if origin is not None:
         starts = [origin[start] for start in starts]
         ends = [_end_with_marks(text, origin[end - 1] + 1) for end in ends]
-    key_starts: list[int] = []
-    key_ends: list[int] = []
-    position = 0
-    for word in words:
-        key_starts.append(position)
-        position += len(word)
-        key_ends.append(position)
-        position += 1
-    return Words(words, starts, ends, " ".join(words), key_starts, key_ends)
+    if origin is not None:
+        words = [_one_script(word) for word in words]
+    return Words(words, starts, ends)
 
 
 def _end_with_marks(text: str, end: int) -> int:
@@ -102,10 +106,19 @@ def _end_with_marks(text: str, end: int) -> int:
     return end
 
 
+def _one_script(word: str) -> str:
+    # Letters of another script in a Latin word are there to deceive: no language mixes them.
+    if word.isascii() or not _LATIN.search(word):
+        return word
+    return word.translate(_LOOKALIKES)
+
+
 def key_of(text: str) -> str:
     """The folded words of `text` joined by single spaces: equal keys mean equal labels. Empty when there is no word."""
     folded, origin = fold(text)
-    return " ".join((_ASCII_WORD if origin is None else _WORD).findall(folded))
+    if origin is None:
+        return " ".join(_ASCII_WORD.findall(folded))
+    return " ".join(map(_one_script, _WORD.findall(folded)))
 
 
 def squeeze(text: str) -> str:
