@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.hashing import hash_all, hash_slices
-from groundwire.kg.index import Facts, Found, GraphIndex, Ints, Posting
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import deletions, neighbours
-from groundwire.kg.terms import fallback_label
-from groundwire.kg.types import GraphInfo
+from groundwire.kg.terms import fallback_label, make_term
+from groundwire.kg.types import GraphInfo, Term
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
+_THREE, _SEVEN = np.uint64(3), np.uint64(7)
+_MOST_WORDS = 1 << 16  # kept ready, about 10 MB
+_MOST_TERMS = 1 << 15  # kept ready, about 20 MB
 
 
 class CompiledRetriever(IndexRetriever):
@@ -112,29 +115,34 @@ class CompiledIndex(GraphIndex):
         self._about_offset, self._about = array("about_offset"), array("about")
         self._filter_shift = np.uint64(64 - (len(self._key_filter) * 8).bit_length() + 1)
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
+        self._known_words: dict[str, int] = {}
+        self._known_terms: dict[int, Term] = {}
         self.type_node = -1
         type_node = self.find(RDF_TYPE)
         if type_node is not None:
             self.type_node = type_node
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
-        """The slices of `text` that are labels, and those that are parts of labels."""
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+        """The slices of `text` that are labels, and a way to those that are parts of labels."""
         hashes = hash_slices(text, starts, ends)
         bits = hashes >> self._filter_shift
-        passed = np.flatnonzero((self._key_filter[bits >> np.uint64(3)] >> (bits & np.uint64(7)).astype(np.uint8)) & 1)
-        if not len(passed):
-            return [], []
+        passed = np.flatnonzero((self._key_filter[bits >> _THREE] >> (bits & _SEVEN).astype(np.uint8)) & 1)
         hashes = hashes[passed]
         labels: Found = []
         for place, key in _equal(self._key_hash, hashes, passed):
             if self._keys[key].replace(" ", "") == text[starts[place] : ends[place]]:
                 labels.append((place, key))
-        parts: Found = []
-        for place, entry in _equal(self._part_hash, hashes, passed):
-            key = int(self._part_key[entry])
-            # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
-            if text[starts[place] : ends[place]] in self._keys[key].replace(" ", ""):
-                parts.append((place, key))
+
+        def parts(wanted: NDArray[np.bool_]) -> Found:
+            found: Found = []
+            some = np.flatnonzero(wanted[passed])
+            for place, entry in _equal(self._part_hash, hashes[some], passed[some]):
+                key = int(self._part_key[entry])
+                # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
+                if text[starts[place] : ends[place]] in self._keys[key].replace(" ", ""):
+                    found.append((place, key))
+            return found
+
         return labels, parts
 
     def key_text(self, key: int) -> str:
@@ -198,6 +206,15 @@ class CompiledIndex(GraphIndex):
         """The label that people read."""
         return self._labels[node] or fallback_label(self._terms[node])
 
+    def term(self, node: int) -> Term:
+        """The node as a term with its label."""
+        found = self._known_terms.get(node)
+        if found is None:
+            if len(self._known_terms) >= _MOST_TERMS:
+                self._known_terms.clear()
+            found = self._known_terms[node] = make_term(self.key(node), self._labels[node])
+        return found
+
     def graph_name(self, graph: int) -> str:
         """IRI of a named graph, empty for the default graph."""
         return self._graph_names[graph]
@@ -219,7 +236,12 @@ class CompiledIndex(GraphIndex):
                 rows.append(
                     self._incoming_triple[start : min(end, start + self.settings.incoming_limit)].astype(np.int64)
                 )
-        triples = np.unique(np.concatenate(rows)) if rows else _NO_INTS
+        triples = np.concatenate(rows) if rows else _NO_INTS
+        if len(rows) > 1:
+            triples.sort()
+            new = np.ones(len(triples), dtype=bool)
+            np.not_equal(triples[1:], triples[:-1], out=new[1:])
+            triples = triples[new]
         return Facts(
             self._subject[triples].astype(np.int64),
             self._predicate[triples].astype(np.int64),
@@ -229,11 +251,17 @@ class CompiledIndex(GraphIndex):
 
     def word_ids(self, stems: Sequence[str]) -> Ints:
         """The word of each stem, -1 when unknown."""
-        if not len(self._vocabulary_hash):
-            return np.full(len(stems), -1, dtype=np.int64)
-        hashes = hash_all(list(stems))
-        places = np.minimum(np.searchsorted(self._vocabulary_hash, hashes), len(self._vocabulary_hash) - 1)
-        return np.where(self._vocabulary_hash[places] == hashes, places, -1)
+        known = self._known_words
+        new = [stem for stem in stems if stem not in known]
+        if new and len(self._vocabulary_hash):
+            hashes = hash_all(new)
+            places = np.minimum(np.searchsorted(self._vocabulary_hash, hashes), len(self._vocabulary_hash) - 1)
+            found = np.where(self._vocabulary_hash[places] == hashes, places, -1).tolist()
+            if len(known) + len(new) > _MOST_WORDS:
+                # A new dictionary, since other threads may still read the old one.
+                known = self._known_words = {stem: known[stem] for stem in stems if stem in known}
+            known.update(zip(new, found, strict=True))
+        return np.fromiter((known.get(stem, -1) for stem in stems), np.int64, len(stems))
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""

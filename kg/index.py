@@ -5,18 +5,20 @@ order or a score is the same in every index: strings of terms, word statistics, 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.types import GraphInfo
+from groundwire.kg.terms import make_term
+from groundwire.kg.types import GraphInfo, Term
 
 Ints = NDArray[np.int64]
 
 Found = list[tuple[int, int]]
+PartsOf = Callable[[NDArray[np.bool_]], Found]
 
 LABEL, ALTERNATIVE = 0, 1
 LOWER_CASE, CASED = 0, 1
@@ -54,10 +56,11 @@ class GraphIndex(ABC):
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
 
     @abstractmethod
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
-        """The slices of `text` (folded words without spaces) that are labels, and those that are parts of labels.
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+        """The slices of `text` (folded words without spaces) that are labels: a list of (place in `starts`, key).
 
-        Each is a list of (place in `starts`, key), ordered by place and then by the key's text.
+        The second value gives the same for parts of labels, of the slices whose place is True in a mask of shape
+        (len(starts),). Both are ordered by place.
         """
 
     @abstractmethod
@@ -91,6 +94,10 @@ class GraphIndex(ABC):
     @abstractmethod
     def label(self, node: int) -> str:
         """The label that people read; never empty."""
+
+    def term(self, node: int) -> Term:
+        """The node as a term with its label."""
+        return make_term(self.key(node), self.label(node))
 
     @abstractmethod
     def graph_name(self, graph: int) -> str:

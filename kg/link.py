@@ -12,7 +12,7 @@ from math import exp
 from groundwire.kg.context import shared_words
 from groundwire.kg.index import GraphIndex, Posting
 from groundwire.kg.match import Span, find_spans
-from groundwire.kg.rank import make_query
+from groundwire.kg.rank import Query
 from groundwire.kg.surface import FEATURES, Written, features, written_spans
 from groundwire.kg.text import Words
 from groundwire.kg.types import Candidate, Mention
@@ -68,14 +68,14 @@ class _Reading:
     best: float
 
 
-def link(index: GraphIndex, text: str, words: Words) -> list[tuple[Mention, tuple[int, ...]]]:
+def link(index: GraphIndex, text: str, words: Words, query: Query) -> list[tuple[Mention, tuple[int, ...]]]:
     """The mentions in `text` in order of their start, none overlapping another, each with its candidates' nodes."""
     readings = _choose(_readings(index, text, words), len(words.words))
     unsure = [r for r in readings if len(r.candidates) > 1 or _probability(r.best) < _CERTAIN]
     context: dict[int, float] = {}
     if unsure:
         nodes = sorted({posting.node for reading in unsure for _, posting in reading.candidates}, key=index.key)
-        context = dict(zip(nodes, shared_words(index, make_query(index, words), nodes), strict=True))
+        context = dict(zip(nodes, shared_words(index, query, nodes), strict=True))
     mentions = []
     for reading in readings:
         found = _mention(index, text, words, reading, context)

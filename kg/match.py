@@ -5,11 +5,13 @@ Words are compared without the spaces between them, so "Cobian RAT" is found as 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundwire.kg.index import GraphIndex, Ints
 from groundwire.kg.spell import spellable
@@ -50,63 +52,96 @@ def _sequences(count: int, starts: int, longest: int) -> tuple[Ints, Ints]:
 
 
 def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
-    """All spans of `words` that may be a label, each span and label once, ordered by (first, last, label)."""
+    """All spans of `words` that may be a label, each span and label once, ordered by (first, last, label).
+
+    Within a whole label as written, parts and misspellings are not looked for: they could not win.
+    """
     if not index.longest_key_words:
         return []
     longest = max(_FEWEST_WORDS, index.longest_key_words + _EXTRA_WORDS)
     total = len(words.words)
+    cased = _cased(text, words)
     found: dict[tuple[int, int, int], Span] = {}
     for begin in range(0, total, _CHUNK):
         starts = min(_CHUNK, total - begin)
-        chunk = words.words[begin : min(total, begin + starts + longest - 1)]
+        end = min(total, begin + starts + longest - 1)
+        chunk, in_capitals = words.words[begin:end], cased[begin:end]
         first, last = _sequences(len(chunk), starts, longest)
-        for span in _look_up(index, chunk, first, last, 0):
-            _keep(found, span, begin)
-        for variant, center, edits in _variants(index, text, words, begin, chunk):
+        whole = np.zeros(len(chunk), dtype=bool)
+        for span in _look_up(index, chunk, in_capitals, first, last, whole):
+            _keep(found, span, begin, 0)
+        for variant, center, edits in _variants(index, text, words, (begin, chunk), (in_capitals, whole)):
             low, high = max(0, center - longest + 1), min(len(chunk), center + longest)
             first, last = _sequences(high - low, high - low, longest)
             around = (first <= center - low) & (last > center - low)
-            for span in _look_up(index, variant[low:high], first[around], last[around], edits):
-                _keep(found, span, begin + low)
+            nothing = np.zeros(high - low, dtype=bool)
+            for span in _look_up(index, variant[low:high], in_capitals[low:high], first[around], last[around], nothing):
+                _keep(found, span, begin + low, edits)
     return sorted(found.values(), key=lambda span: (span.first, span.last, index.key_text(span.key)))
 
 
-def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int) -> None:
+def _cased(text: str, words: Words) -> NDArray[np.bool_]:
+    """Which words have a capital; all, when the text has none and case says nothing."""
+    lower = text.lower()
+    if lower == text:
+        return np.ones(len(words.words), dtype=bool)
+    if len(lower) != len(text):  # a few capitals lower to two characters
+        lower = "".join(one.lower()[0] for one in text)
+    different = zip(words.starts, words.ends, strict=True)
+    return np.fromiter((lower[a:b] != text[a:b] for a, b in different), bool, len(words.words))
+
+
+def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edits: int) -> None:
     place = (span.first + offset, span.last + offset, span.key)
     known = found.get(place)
-    if known is None or (span.edits, span.part) < (known.edits, known.part):
-        found[place] = Span(place[0], place[1], span.key, span.part, span.edits, span.shared)
+    if known is None or (edits, span.part) < (known.edits, known.part):
+        found[place] = Span(place[0], place[1], span.key, span.part, edits, span.shared)
 
 
-def _look_up(index: GraphIndex, words: Sequence[str], first: Ints, last: Ints, edits: int) -> Iterator[Span]:
+def _look_up(
+    index: GraphIndex, words: Sequence[str], cased: NDArray[np.bool_], first: Ints, last: Ints, whole: NDArray[np.bool_]
+) -> Iterator[Span]:
+    """Labels and parts among the sequences; marks in `whole` the words of labels of two words or more."""
     ends = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))
     starts = np.concatenate(([0], ends[:-1]))
     from_, to = starts[first], ends[last - 1]
-    short = np.flatnonzero(to - from_ <= index.longest_key)
-    first, last = first[short], last[short]
-    labels, parts = index.lookup("".join(words), from_[short], to[short])
-    for part, found in ((False, labels), (True, parts)):
-        shared: dict[int, int] = {}
-        for place, _ in found:
-            shared[place] = shared.get(place, 0) + 1
-        for place, key in found:
-            yield Span(int(first[place]), int(last[place]), key, part, edits, shared[place])
+    short = to - from_ <= index.longest_key
+    if not short.all():
+        first, last, from_, to = first[short], last[short], from_[short], to[short]
+    labels, parts = index.lookup("".join(words), from_, to)
+    capitals = np.concatenate(([0], np.cumsum(cased)))
+    wanted = capitals[last] > capitals[first]
+    for place, key in labels:
+        a, b = int(first[place]), int(last[place])
+        if b - a > 1 and wanted[place]:
+            whole[a:b] = True
+            wanted &= (first < a) | (last > b)
+        yield Span(a, b, key, False, 0, 1)
+    found = parts(wanted)
+    shared = Counter(place for place, _ in found)
+    for place, key in found:
+        yield Span(int(first[place]), int(last[place]), key, True, 0, shared[place])
 
 
 def _variants(
-    index: GraphIndex, text: str, words: Words, begin: int, chunk: list[str]
+    index: GraphIndex,
+    text: str,
+    words: Words,
+    part: tuple[int, list[str]],
+    marks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
 ) -> Iterator[tuple[list[str], int, int]]:
-    """The chunk with a misspelt word put right, the place of that word, and how many words were put right."""
-    has_capitals = text != text.lower()
+    """The words of a part of the text (which begins at a word) with one put right, its place, and how many were.
+
+    Tried are the words in capitals (first mark), and long ones, that are in no whole label (second mark).
+    """
+    begin, chunk = part
     doubtful = []
-    for place, word in enumerate(chunk):
-        if spellable(word):
-            written = text[words.starts[begin + place] : words.ends[begin + place]]
-            if not has_capitals or written != written.lower() or len(word) >= _LONG_WORD:
-                doubtful.append(place)
-                run_on = _RUN_ON.fullmatch(written)
-                if run_on and len(written) == len(word):
-                    yield [*chunk[:place], word[: run_on.end(1)], *chunk[place + 1 :]], place, 1
+    for place, (word, cased, whole) in enumerate(zip(chunk, *(mark.tolist() for mark in marks), strict=True)):
+        if not whole and (cased or len(word) >= _LONG_WORD) and spellable(word):
+            doubtful.append(place)
+            run_on = _RUN_ON.fullmatch(text, words.starts[begin + place], words.ends[begin + place])
+            if run_on and len(run_on.group()) == len(word):
+                yield [*chunk[:place], word[: len(run_on.group(1))], *chunk[place + 1 :]], place, 1
     if not doubtful:
         return
     spellings = index.spellings([chunk[place] for place in doubtful])

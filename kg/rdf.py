@@ -13,7 +13,7 @@ import numpy as np
 import rdflib
 from numpy.typing import NDArray
 
-from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, Posting
+from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import COMMON, MOST_SHARED, LabelRules, Preference, lower_case_words, matched_key, shape_of
 from groundwire.kg.parts import parts_of
@@ -170,15 +170,15 @@ class RdflibIndex(GraphIndex):
                     self._numbers[key] = number
         return number
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, Found]:
-        """The slices of `text` that are labels, and those that are parts of labels."""
-        labels: Found = []
-        parts: Found = []
-        for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-            slice_ = text[start:end]
-            labels.extend((place, key) for key in self._keys.get(slice_, ()))
-            parts.extend((place, key) for key in self._parts.get(slice_, ()))
-        return labels, parts
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+        """The slices of `text` that are labels, and a way to those that are parts of labels."""
+        slices = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+        def parts(wanted: NDArray[np.bool_]) -> Found:
+            places = np.flatnonzero(wanted).tolist()
+            return [(place, key) for place in places for key in self._parts.get(slices[place], ())]
+
+        return [(place, key) for place, slice_ in enumerate(slices) for key in self._keys.get(slice_, ())], parts
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""

@@ -50,15 +50,15 @@ def literal_parts(key: str) -> tuple[str, str, str]:
 
 
 def make_term(key: str, label: str) -> Term:
-    """The term of a string form; `label` is used for IRIs and blank nodes."""
+    """The term of a string form; `label` is used for IRIs and blank nodes, an empty one means the fallback."""
     if key.startswith('"'):
         value, datatype, language = literal_parts(key)
         if language:
             datatype = "http://www.w3.org/1999/02/22-rdf-syntax-ns#langString"
         return Term("literal", value, value or '""', datatype or XSD_STRING, language)
     if key.startswith("_:"):
-        return Term("blank", key[2:], label)
-    return Term("iri", key, label)
+        return Term("blank", key[2:], label or key)
+    return Term("iri", key, label or local_name(key))
 
 
 def local_name(iri: str) -> str:
