@@ -95,18 +95,22 @@ Direct = Callable[..., dict[str, np.ndarray]]
 
 @pytest.fixture(scope="session")
 def direct(tiny: Bundle, retriever: Retriever) -> Direct:
-    """The model's outputs for one text alone, straight from ONNX Runtime: what every answer of a server must equal."""
+    """The model's outputs for one text alone, straight from ONNX Runtime: what every answer of a server must equal.
+
+    `written` is what the model reads in place of the text, beside the text's own evidence.
+    """
     session = ort.InferenceSession(tiny.model, providers=["CPUExecutionProvider"])
     encoder = PairEncoder(tiny.tokenizer, tiny.manifest.inputs.max_tokens)
-    known: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+    known: dict[tuple[str, bool, str], dict[str, np.ndarray]] = {}
 
-    def run(text: str, evidence: bool = True) -> dict[str, np.ndarray]:
-        if (text, evidence) not in known:
+    def run(text: str, evidence: bool = True, written: str = "") -> dict[str, np.ndarray]:
+        key = (text, evidence, written)
+        if key not in known:
             triples = retriever.ground(text, tiny.manifest.inputs.top_k).evidence if evidence else ()
-            row = encoder.encode(text, triples)
+            row = encoder.encode(written or text, triples)
             feed = dict(zip(INPUTS, ([row.ids], [[1] * len(row.ids)], [row.type_ids]), strict=True))
             tensors = session.run(list(OUTPUTS), {name: np.array(ids, dtype=np.int64) for name, ids in feed.items()})
-            known[text, evidence] = {name: tensor[0] for name, tensor in zip(OUTPUTS, tensors, strict=True)}
-        return known[text, evidence]
+            known[key] = {name: tensor[0] for name, tensor in zip(OUTPUTS, tensors, strict=True)}
+        return known[key]
 
     return run

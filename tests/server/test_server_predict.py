@@ -14,6 +14,7 @@ from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import ServerConfig
 from groundwire.server.pipeline import Pipeline
+from groundwire.server.probes import perturb
 from groundwire.v1 import prediction_pb2
 
 EX = "http://example.org/"
@@ -162,7 +163,22 @@ def test_contributions_are_what_each_triple_changes(
     assert math.fsum(abs(e.contribution) for e in full.evidence) > 0
 
 
-def test_probes_say_how_often_the_label_flips(client: Client) -> None:
+def test_probes_say_how_often_the_label_flips(client: Client, direct: Direct, retriever: Retriever) -> None:
+    """A text with a word at the border of two labels, so that some copies flip and others do not."""
+    rates = set()
+    for number, text in enumerate(f"{text} Perhaps {number}" for text in TEXTS for number in range(4)):
+        options = prediction_pb2.PredictOptions(probes=32, contributions=number % 2 == 0)
+        [prediction] = client.predict([text], options=options).predictions
+        copies = perturb(text, retriever.link(text), 32)
+        labels = [LABELS[direct(text, written=copy)["probabilities"].argmax()] for copy in copies]
+        sensitivity = prediction.uncertainty.sensitivity
+        assert sensitivity.probes == len(copies)
+        assert sensitivity.flip_rate == pytest.approx(np.mean([label != prediction.label for label in labels]))
+        rates.add(sensitivity.flip_rate)
+    assert len(rates) > 1
+
+
+def test_probes_are_repeatable_and_fewer_where_little_may_change(client: Client) -> None:
     options = prediction_pb2.PredictOptions(probes=32)
     predictions = client.predict(TEXTS, options=options).predictions
     for prediction in predictions:
