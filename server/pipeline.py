@@ -20,10 +20,10 @@ from groundwire.server.uncertainty import Judge, Verdicts, count_conflicts
 from groundwire.server.validate import check_inputs, check_options
 from groundwire.v1 import prediction_pb2
 
-# Texts of at most so many code points in all are linked and encoded on the event loop itself: that takes some 0.3 ms,
-# the way to a thread and back 0.1 ms more, and the interpreter lock would let only one of them run anyway. Longer ones,
-# and a graph that may answer over the network, go to a thread, so that no request stalls the others for long.
-INLINE_CODE_POINTS = 2_000
+# A small request is linked and encoded on the event loop itself: that takes about a millisecond, a way to a thread and
+# back would add some 0.1 ms of work, and the interpreter lock lets only one of them run anyway. What is larger, and a
+# graph that may answer over the network, goes to a thread, so that no request stalls the others for long.
+INLINE_TEXTS, INLINE_CODE_POINTS = 4, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,9 @@ class Pipeline:
     async def _prepare_all(
         self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions
     ) -> list[_Prepared]:
-        work = sum(len(item.text) for item in inputs) * (1 + options.probes)
-        if self._inline and work <= INLINE_CODE_POINTS:
+        copies = 1 + options.probes
+        small = len(inputs) * copies <= INLINE_TEXTS and not options.contributions
+        if self._inline and small and sum(len(item.text) for item in inputs) * copies <= INLINE_CODE_POINTS:
             return [self._prepare(item, options) for item in inputs]
         loop = asyncio.get_running_loop()
         return [await loop.run_in_executor(self._thread, self._prepare, item, options) for item in inputs]
