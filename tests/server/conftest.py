@@ -1,12 +1,12 @@
 """A small graph, a small real bundle, and a server that holds both."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from serving import TRIG, Direct
 from tiny_bundle import write_tiny_bundle
 
 from groundwire.bundle import INPUTS, OUTPUTS, Bundle
@@ -15,29 +15,6 @@ from groundwire.kg.encode import PairEncoder
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import ServerConfig
-
-TRIG = """
-@prefix : <http://example.org/> .
-@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
-:capitalOf rdfs:label "capital of" . :continent rdfs:label "continent" . :population rdfs:label "population" .
-:Paris rdfs:label "Paris" . :Lyon rdfs:label "Lyon" . :Oslo rdfs:label "Oslo" . :Lima rdfs:label "Lima" .
-:France rdfs:label "France"@en . :Norway rdfs:label "Norway" . :Peru rdfs:label "Peru" .
-:Europe rdfs:label "Europe" . :America rdfs:label "South America" .
-:atlas { :Paris :capitalOf :France ; :population 2100000 . :Oslo :capitalOf :Norway . :Lima :capitalOf :Peru . }
-:census { :Paris :population 2200000 . :Lyon :population 520000 . }
-:France :continent :Europe . :Norway :continent :Europe . :Peru :continent :America .
-:France :motto "Liberté"@fr .
-"""
-TEXTS = (
-    "Paris is the capital of France.",
-    "Lyon is the capital of France, not Paris.",
-    "Oslo is the capital of Norway.",
-    "Lima lies in South America and is the capital of Peru, or so people say.",
-    "The population of Paris is 2100000.",
-    "Nothing here is in the graph at all.",
-    "Norway is on the continent of Europe.",
-    "Peru",
-)
 
 
 @pytest.fixture(scope="session")
@@ -81,16 +58,6 @@ def server(config: ServerConfig) -> Iterator[BackgroundServer]:
 def client(server: BackgroundServer) -> Iterator[Client]:
     with Client(server.address) as connected:
         yield connected
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the other side does by itself and tells nobody of."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.001)
-
-
-Direct = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from conftest import TEXTS
+from serving import TEXTS
 
 from groundwire.bundle import Bundle
 from groundwire.kg.encode import EncodedPair, PairEncoder

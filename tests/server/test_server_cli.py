@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import TEXTS
 from google.protobuf import json_format
+from serving import TEXTS
 
 from groundwire.bundle import Bundle
 from groundwire.cli.predict import predict

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from conftest import TEXTS
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import TEXTS
 
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client, RemoteError

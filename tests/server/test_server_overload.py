@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import grpc
 import numpy as np
 import pytest
-from conftest import TEXTS, Direct, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from serving import TEXTS, Direct, until
 
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.app import Server
@@ -183,7 +183,8 @@ async def test_a_drain_gives_up_after_its_time(config: ServerConfig) -> None:
     async with holding(config, drain_seconds=0.05) as (held, client):
         stuck = asyncio.create_task(client.predict([TEXTS[0]]))
         await held.running()
-        threading.Timer(2, held.open.set).start()
-        assert await held.server.drain() == 1
+        draining = asyncio.create_task(held.server.drain())
         with pytest.raises(RemoteError):
             await stuck
+        held.open.set()
+        assert await draining == 1

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import TEXTS, Direct
+from serving import TEXTS, Direct
 from tiny_bundle import HEADS, LABELS, TEMPERATURE, write_tiny_bundle
 
 from groundwire.bundle import Bundle

@@ -8,8 +8,8 @@ import socket
 
 import numpy as np
 import pytest
-from conftest import TEXTS, Direct
 from processes import ServeProcess
+from serving import TEXTS, Direct
 
 from groundwire.bundle import Bundle
 from groundwire.server.client import AsyncClient, Client, RemoteError

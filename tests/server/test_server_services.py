@@ -2,10 +2,10 @@
 
 import grpc
 import pytest
-from conftest import TEXTS
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from serving import TEXTS
 
 from groundwire.bundle import Bundle
 from groundwire.kg import Retriever

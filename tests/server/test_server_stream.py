@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 import numpy as np
 import pytest
-from conftest import TEXTS, Direct, until
+from serving import TEXTS, Direct, until
 
 from groundwire.server.app import BackgroundServer, Server
 from groundwire.server.client import AsyncClient, Client, RemoteError

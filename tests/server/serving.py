@@ -1,0 +1,39 @@
+"""What the tests of the server share: a graph in TriG, texts about it, and waiting."""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+# The model's outputs for one text alone; see the fixture `direct`.
+Direct = Callable[..., dict[str, np.ndarray]]
+
+TRIG = """
+@prefix : <http://example.org/> .
+@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
+:capitalOf rdfs:label "capital of" . :continent rdfs:label "continent" . :population rdfs:label "population" .
+:Paris rdfs:label "Paris" . :Lyon rdfs:label "Lyon" . :Oslo rdfs:label "Oslo" . :Lima rdfs:label "Lima" .
+:France rdfs:label "France"@en . :Norway rdfs:label "Norway" . :Peru rdfs:label "Peru" .
+:Europe rdfs:label "Europe" . :America rdfs:label "South America" .
+:atlas { :Paris :capitalOf :France ; :population 2100000 . :Oslo :capitalOf :Norway . :Lima :capitalOf :Peru . }
+:census { :Paris :population 2200000 . :Lyon :population 520000 . }
+:France :continent :Europe . :Norway :continent :Europe . :Peru :continent :America .
+:France :motto "Liberté"@fr .
+"""
+TEXTS = (
+    "Paris is the capital of France.",
+    "Lyon is the capital of France, not Paris.",
+    "Oslo is the capital of Norway.",
+    "Lima lies in South America and is the capital of Peru, or so people say.",
+    "The population of Paris is 2100000.",
+    "Nothing here is in the graph at all.",
+    "Norway is on the continent of Europe.",
+    "Peru",
+)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the other side does by itself and tells nobody of."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.001)
