@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,8 +23,13 @@ Floats = NDArray[np.float64]
 class Artifact(Protocol):
     """A model as a stage left it. B rows, T tokens, H hidden size, K heads, C labels."""
 
-    name: str
-    path: Path
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it is stored in."""
 
     def run(self, batch: TextBatch) -> tuple[Floats, Floats]:
         """Head logits [B, K, C] and features [B, H] of a batch."""
@@ -57,7 +63,7 @@ class OnnxArtifact:
         self.name, self.path = name, path
         self._threads = threads
         self._session = session(path, threads)
-        self._opened = None
+        self._opened: ort.InferenceSession | None = None
 
     def run(self, batch: TextBatch) -> tuple[Floats, Floats]:
         """Head logits and features."""

@@ -72,7 +72,8 @@ class L2:
 
     @staticmethod
     def _length(x: Tensor) -> Tensor:
-        return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+        lengths: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+        return lengths.view(-1, *[1] * (x.dim() - 1))
 
 
 NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2()}

@@ -56,19 +56,19 @@ def certificate_page(
     )
     margin = manifest.robust_margin
     took = (
-        f"At a margin of {margin.margin:.2f} or more, {margin.share:.1%} of the calibration inputs kept their label under "
-        f"{margin.attack.upper()}-{margin.steps} ({margin.norm}, ε = {margin.epsilon:g} on the word embeddings)."
+        f"At a margin of {margin.margin:.2f} or more, {margin.share:.1%} of the calibration inputs kept their label "
+        f"under {margin.attack.upper()}-{margin.steps} ({margin.norm}, ε = {margin.epsilon:g} on the word embeddings)."
         if margin.margin <= 1 else "No margin was large enough to withstand the attack."
     )  # fmt: skip
     plots = "".join(_svg(draw, figures) for draw in (_reliability, _robustness, _risk))
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(manifest.name)}: certificate</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(manifest.name)}</h1>"
-        f"<p>Version {html.escape(manifest.version)}. Each stage was measured on its own artifact; the last one is served. "
-        f"Shares carry their 95 % Wilson interval.</p>"
+        f"<p>Version {html.escape(manifest.version)}. Each stage was measured on its own artifact; the last one is "
+        f"served. Shares carry their 95 % Wilson interval.</p>"
         f"<table><tr><th></th>{names}</tr>{body}</table><p>{took}</p><div class='plots'>{plots}</div>"
-        f"<p><small>{html.escape(certificate.hardware)}. {html.escape(certificate.created)}. Perturbed embeddings were found "
-        f"with the gradients of the trained model, on logits before temperature, and run through each artifact. "
+        f"<p><small>{html.escape(certificate.hardware)}. {html.escape(certificate.created)}. Perturbed embeddings were "
+        f"found with the gradients of the trained model, on logits before temperature, and run through each artifact. "
         f"Robust accuracy is an upper bound: a stronger attack may find more.</small></p></html>"
     )
 

@@ -205,6 +205,6 @@ def hardware() -> str:
     return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
 
 
-def method_of(policy: PolicySettings) -> prediction_pb2.ConformalMethod:
+def method_of(policy: PolicySettings) -> prediction_pb2.ConformalMethod.ValueType:
     """The enum value of a policy's method."""
     return METHODS[policy.method]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
 
 from groundwire.export.errors import EncoderError
 from groundwire.export.rows import TextBatch
@@ -34,7 +35,7 @@ class TextClassifier(nn.Module):
     @property
     def word_embeddings(self) -> nn.Embedding:
         """The table of word embeddings, [V, H]."""
-        table: nn.Embedding = self.encoder.get_input_embeddings()  # type: ignore[operator, union-attr]
+        table: nn.Embedding = self.encoder.get_input_embeddings()  # type: ignore[operator]
         return table
 
     def features(self, embeddings: Tensor, mask: Tensor, types: Tensor) -> Tensor:
@@ -136,6 +137,7 @@ def load_encoder(name: str, *, attention: str = "sdpa") -> nn.Module:
         EncoderError: there is no such encoder, or it can't be loaded.
     """
     where = resolve_encoder(name)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for loading, half a second long, hides ours
     try:
         config = AutoConfig.from_pretrained(where)
         for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):

@@ -40,7 +40,7 @@ from groundwire.bundle import (
 )  # fmt: skip
 from groundwire.errors import BundleError
 from groundwire.export import calibrate
-from groundwire.export.artifact import OnnxArtifact, TorchArtifact, artifact_hash, collect
+from groundwire.export.artifact import Artifact, OnnxArtifact, TorchArtifact, artifact_hash, collect
 from groundwire.export.attack import Threat
 from groundwire.export.certificate_page import certificate_page
 from groundwire.export.certify import (
@@ -73,7 +73,7 @@ PROBE_ROWS = 32  # rows of the parity check
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Encoded data. `bare` holds the training rows without evidence, `shuffled` the test rows with their words shuffled."""
+    """Encoded data. `bare`: training rows without evidence; `shuffled`: test rows with their words shuffled."""
 
     labels: list[str]
     tokenizer: bytes
@@ -89,7 +89,7 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     """Build the bundle of a recipe in the folder `out`. Does nothing when it is there already, from the same inputs.
 
     Raises:
-        ExportError: something of the recipe, the data or the encoder is wrong, or a stage lost more than its gate allows.
+        ExportError: recipe, data or encoder are wrong, or a stage lost more than its gate allows.
         GraphError: the graph can't be read.
     """
     torch.manual_seed(recipe.seed)
@@ -170,7 +170,7 @@ def _prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
             raise DataError(f"no {name} examples are left; give data.calibration or change data.calibration_share.")
         if strange := sorted(set(label_names(part)) - set(labels)):
             raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
-    tokenizer = load_tokenizer_json(recipe.encoder.name)
+    tokenizer = load_tokenizer_json(recipe.encoder_name)
     encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens)
     top_k, graph = recipe.graph.top_k, recipe.graph
 
@@ -206,7 +206,7 @@ def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
     """Fine-tune the encoder, or load what an earlier run trained."""
     settings = recipe.train
     torch.manual_seed(recipe.seed)
-    model = TextClassifier(load_encoder(recipe.encoder.name), len(prepared.labels), recipe.encoder.heads)
+    model = TextClassifier(load_encoder(recipe.encoder_name), len(prepared.labels), recipe.encoder.heads)
     weights = work / "trained.safetensors"
     if weights.exists():
         model.load_state_dict(load_file(weights))
@@ -268,7 +268,8 @@ def _certify(
     # A sample of the training data is enough for two covariances, and costs no second pass over all of it.
     sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), 2000))
     figures = []
-    for artifact in (trained, *graphs):
+    artifacts: list[Artifact] = [trained, *graphs]
+    for artifact in artifacts:
         features = collect(artifact, sample, pad_id, f"{artifact.name}: features")[1]
         statistics = fit_features(features, np.array([row.label for row in sample]), len(prepared.labels))
         figures.append(measure_stage(artifact, data, settings, recipe.policy, statistics, artifact is trained))

@@ -10,7 +10,7 @@ from torch import Tensor
 from groundwire.export.data import Example
 from groundwire.export.progress import track
 from groundwire.kg.encode import PairEncoder
-from groundwire.kg.types import Retriever
+from groundwire.kg.types import Evidence, Retriever
 
 Entities = Literal["gold", "linked", "none"]
 
@@ -61,7 +61,7 @@ def encode_examples(
     number = {label: n for n, label in enumerate(labels)}
     rows = []
     for index, example in enumerate(track(examples, title)):
-        evidence = ()
+        evidence: tuple[Evidence, ...] = ()
         if retriever is not None and top_k > 0 and entities != "none":
             named = list(example.entities) if entities == "gold" else None
             evidence = retriever.ground(example.text, top_k, named).evidence

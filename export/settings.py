@@ -116,6 +116,11 @@ class Recipe:
     text: str = ""
     folder: Path = field(default_factory=Path)
 
+    @property
+    def encoder_name(self) -> str:
+        """The encoder's name, made absolute when it is a folder."""
+        return str(self.path(self.encoder.name)) if self.path(self.encoder.name).is_dir() else self.encoder.name
+
     def path(self, name: str) -> Path:
         """A path of the recipe, made absolute."""
         return (self.folder / name).resolve()

@@ -8,6 +8,7 @@ The first ascent step reuses the gradient that the clean pass gives anyway, so k
 k + 2 (in the spirit of Shafahi et al. 2019, "free" adversarial training).
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ B_co = TypeVar("B_co", covariant=True)
 class Task(Protocol[B_contra]):
     """A model with its loss, seen from a point that may be perturbed. [B, ...] points, [B, C] logits, scalar losses."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     def point(self, batch: B_contra) -> Tensor:
         """What an attack moves."""
@@ -89,7 +92,9 @@ class TensorBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        for part in torch.randperm(len(self.labels), generator=generator).split(self.batch_size):
+        order = torch.randperm(len(self.labels), generator=generator)
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
             yield self.inputs[part], self.labels[part]
 
 
@@ -159,7 +164,7 @@ def adversarial_backward(task: Task[B], batch: B, threat: Threat, weight: float)
     clean = task.loss(point + delta, batch)
     if weight < 1.0:
         # One pass back gives the parameters their clean gradient and the attack its first direction.
-        ((1.0 - weight) * clean).backward()
+        ((1.0 - weight) * clean).backward()  # type: ignore[no-untyped-call]
         gradient = delta.grad
     else:
         (gradient,) = torch.autograd.grad(clean, delta)
@@ -172,7 +177,7 @@ def adversarial_backward(task: Task[B], batch: B, threat: Threat, weight: float)
         with torch.no_grad():
             moved = threat.move(point.detach(), moved.detach(), gradient, mask)
     adversarial = task.loss(task.point(batch) + moved.detach(), batch)
-    (weight * adversarial).backward()
+    (weight * adversarial).backward()  # type: ignore[no-untyped-call]
     return float(clean.detach()), float(adversarial.detach())
 
 
@@ -231,9 +236,9 @@ def fit(
                     clean, hard = adversarial_backward(task, batch, adversary.threat, adversary.weight)
                 else:
                     loss = task.loss(task.point(batch), batch)
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     clean = hard = float(loss.detach())
-                if clean != clean or hard != hard:
+                if not math.isfinite(clean + hard):
                     raise StageError(
                         f"{title}: the loss is not a number at step {history.steps}; lower the learning rate."
                     )

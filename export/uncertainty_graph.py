@@ -12,6 +12,7 @@ to the mean of all data under the covariance of all data. Both are evaluated as 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class FeatureStatistics:
-    """Gaussian fits of the features. `whiten_*` [H, H] map to unit covariance; `centres` [C, H], `centre` [H] mapped."""
+    """Gaussian fits: `whiten_*` [H, H] map features to unit covariance; `centres` [C, H], `centre` [H] are mapped."""
 
     whiten_label: Floats
     whiten_all: Floats
@@ -56,7 +57,7 @@ def fit_features(features: Floats, labels: NDArray[np.int64], num_labels: int) -
 
 
 def add_uncertainty(core: onnx.ModelProto, temperature: float, statistics: FeatureStatistics) -> onnx.ModelProto:
-    """Append calibration and uncertainty to the core. Returns a model with the outputs of `groundwire.bundle.OUTPUTS`."""
+    """Append calibration and uncertainty to the core; the outputs become those of `groundwire.bundle.OUTPUTS`."""
     num_labels, hidden = statistics.centres.shape
     constants: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
@@ -71,7 +72,7 @@ def add_uncertainty(core: onnx.ModelProto, temperature: float, statistics: Featu
             constants.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
         return name
 
-    def node(op: str, *inputs: str, out: str | None = None, **attributes: int | list[int]) -> str:
+    def node(op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
         out = out or f"uncertainty.{op}_{len(nodes)}"
         nodes.append(helper.make_node(op, list(inputs), [out], name=f"uncertainty/{out}", **attributes))
         return out

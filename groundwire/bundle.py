@@ -137,6 +137,7 @@ def to_json(message: Message) -> str:
 def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
     """Refuse values that would fail later, at the first request, in a way that is harder to read."""
     labels = list(manifest.labels)
+    knots = list(manifest.out_of_distribution.distance_quantiles)
     problems = [
         (_NAME.fullmatch(manifest.name) is None, f"name {manifest.name!r} must be 1 to 128 of A-Z a-z 0-9 . _ -"),
         (manifest.task != TASK, f"task {manifest.task!r} is not known (known: {TASK})"),
@@ -148,7 +149,11 @@ def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
             not any(q.method == manifest.policy.method and q.scores for q in manifest.conformal),
             "policy.method has no conformal scores",
         ),
-        (len(manifest.out_of_distribution.distance_quantiles) != 101, "distance_quantiles must be 101 numbers"),
+        (
+            len(knots) != 101 or knots != sorted(knots),
+            "out_of_distribution.distance_quantiles must be 101 ascending numbers",
+        ),
+        (not 0 < manifest.policy.max_distance_quantile <= 1, "policy.max_distance_quantile must be above 0, at most 1"),
     ]
     for wrong, what in problems:
         if wrong:

@@ -38,7 +38,7 @@ def label_scores(probabilities: Floats, quantiles: bundle_pb2.ConformalQuantiles
 def fit(
     probabilities: Floats,
     labels: NDArray[np.int64],
-    method: prediction_pb2.ConformalMethod,
+    method: prediction_pb2.ConformalMethod.ValueType,
     *,
     regularisation: float = 0.01,
     regularisation_rank: int = 1,
@@ -59,7 +59,7 @@ def fit(
 
 
 def threshold(scores: Sequence[float], coverage: float) -> float:
-    """Quantile of sorted `scores` for `coverage`: score number ceil((n + 1) coverage), or infinity when n is too small."""
+    """Quantile of sorted `scores`: number ceil((n + 1) coverage), or infinity when n is too small for `coverage`."""
     rank = int(np.ceil((len(scores) + 1) * coverage))
     return float("inf") if rank > len(scores) else float(scores[rank - 1])
 

@@ -350,7 +350,7 @@ class DecisionPolicy(_message.Message):
     max_distance_quantile: _builtins.float
     """Distance quantile above which a prediction abstains, in (0, 1]; 1 never abstains for it."""
     require_grounding: _builtins.bool
-    """Whether a prediction with nothing linked in the graph abstains."""
+    """Whether a prediction abstains when no entity was linked, or nothing is known of those that were."""
     def __init__(
         self,
         *,

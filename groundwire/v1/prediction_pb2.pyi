@@ -85,7 +85,7 @@ class _AbstainReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Abstain
     ABSTAIN_REASON_OUT_OF_DISTRIBUTION: _AbstainReason.ValueType  # 2
     """The input lies further from the training data than the bundle's limit."""
     ABSTAIN_REASON_NOT_GROUNDED: _AbstainReason.ValueType  # 3
-    """The text could not be tied to the graph."""
+    """The text could not be tied to the graph: no entity was linked, or nothing is known of those that were."""
 
 class AbstainReason(_AbstainReason, metaclass=_AbstainReasonEnumTypeWrapper):
     """Why a prediction abstains."""
@@ -97,7 +97,7 @@ ABSTAIN_REASON_AMBIGUOUS: AbstainReason.ValueType  # 1
 ABSTAIN_REASON_OUT_OF_DISTRIBUTION: AbstainReason.ValueType  # 2
 """The input lies further from the training data than the bundle's limit."""
 ABSTAIN_REASON_NOT_GROUNDED: AbstainReason.ValueType  # 3
-"""The text could not be tied to the graph."""
+"""The text could not be tied to the graph: no entity was linked, or nothing is known of those that were."""
 Global___AbstainReason: _TypeAlias = AbstainReason  # noqa: Y015
 
 @_typing.final
@@ -145,11 +145,15 @@ class PredictOptions(_message.Message):
     coverage: _builtins.float
     """Coverage asked of the conformal set, in (0, 1); the bundle's default (usually 0.9) when not set."""
     top_k: _builtins.int
-    """Most evidence triples to retrieve, 1 to 256; 0 means the bundle's own number."""
+    """Most evidence triples to retrieve, 1 to 256; 0 means the bundle's own number. A model that reads the text alone
+    takes 0 only.
+    """
     contributions: _builtins.bool
     """Measure the contribution of each evidence triple by leaving it out: one more model row for each triple read."""
     probes: _builtins.int
-    """Perturbed copies of the text to judge beside it, 0 to 32: one more model row for each."""
+    """Perturbed copies of the text to judge beside it, 0 to 32: one more model row for each. Fewer are made of a text that
+    has too few words that may be changed.
+    """
     def __init__(
         self,
         *,
@@ -590,7 +594,7 @@ class SensitivityUncertainty(_message.Message):
     """Probability of the label minus that of the runner-up, in [0, 1]."""
     robust_margin: _builtins.float
     """Least margin at which the attack of the certificate left the label unchanged for the stated share of the
-    calibration data; above 1 when no margin was enough.
+    calibration data; above 1 when no margin was enough, or none was measured.
     """
     robust_share: _builtins.float
     """Share of calibration inputs at or above the robust margin that kept their label under the attack, in [0, 1]."""
@@ -635,7 +639,9 @@ class KnowledgeUncertainty(_message.Message):
     link_confidence: _builtins.float
     """Mean score of the mentions, in [0, 1]; 1 when the request named the entities, 0 when nothing was linked."""
     conflicts: _builtins.int
-    """Subject and predicate pairs in the evidence for which different named graphs state different objects."""
+    """Subject and predicate pairs in the evidence for which different named graphs state different sets of objects. The
+    default graph does not count as a source.
+    """
     not_in_graph: _builtins.bool
     """Whether the graph holds nothing on the text: no entity linked, or no triple found."""
     def __init__(

@@ -6,7 +6,29 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from groundwire.kg.encode import MAX_OBJECT_TOKENS, PairEncoder
 from groundwire.kg.types import Evidence, Term
 
-WORDS = ["in", "rainbows", "genre", "art", "rock", "pop", "released", "10", "october", "2007", "label", "xl", ":", "|", ";", ",", "was", "it", "great", "the", "moon"]
+WORDS = [
+    "in",
+    "rainbows",
+    "genre",
+    "art",
+    "rock",
+    "pop",
+    "released",
+    "10",
+    "october",
+    "2007",
+    "label",
+    "xl",
+    ":",
+    "|",
+    ";",
+    ",",
+    "was",
+    "it",
+    "great",
+    "the",
+    "moon",
+]
 
 
 @pytest.fixture(scope="module")

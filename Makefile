@@ -1,0 +1,38 @@
+# Each target sets up what it needs. PYTHON is the interpreter that makes the virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check proto bench clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Groundwire needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# torch first and alone: with its version pinned, pip takes the CPU build where one is offered, and nothing that follows replaces it.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/groundwire demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	PYTHON=$(BIN)/python bash scripts/generate_stubs.sh --check
+
+proto: $(VENV)/.installed
+	PYTHON=$(BIN)/python bash scripts/generate_stubs.sh
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_infotabs.py
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

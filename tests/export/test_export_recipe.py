@@ -1,0 +1,306 @@
+"""A recipe from data and graph to a bundle, its numbers recomputed by other means, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from groundwire import metrics
+from groundwire.bundle import CERTIFICATE_PAGE, INPUTS, OUTPUTS, Bundle, open_bundle
+from groundwire.errors import BundleError
+from groundwire.export import onnx_graph
+from groundwire.export.artifact import OnnxArtifact
+from groundwire.export.calibrate import ensemble_probabilities
+from groundwire.export.data import read_examples, split_by_entity
+from groundwire.export.errors import DataError, EncoderError, RecipeError, StageError
+from groundwire.export.model import TextClassifier, TextTask, load_encoder, resolve_encoder
+from groundwire.export.recipe import build_bundle
+from groundwire.export.rows import Row, TextBatches, collate, ordered_batches
+from groundwire.export.settings import Recipe, read_recipe
+
+
+def feeds(rows: int = 5, tokens: int = 9) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    mask = np.ones((rows, tokens), dtype=np.int64)
+    mask[0, 5:] = 0
+    ids, types = rng.integers(4, 60, (rows, tokens)), rng.integers(0, 2, (rows, tokens))
+    return dict(zip(INPUTS, (ids, mask, types), strict=True))
+
+
+def test_the_model_learned_its_task_and_the_certificate_says_how_well(built: Bundle):
+    names = [stage.name for stage in built.certificate.stages]
+    assert names == ["trained", "onnx-float32", "onnx-int8"]
+    for stage in built.certificate.stages:
+        assert stage.clean_accuracy.value > 0.9
+        assert stage.clean_accuracy.low < stage.clean_accuracy.value <= stage.clean_accuracy.high
+        small, large = stage.robust_accuracy
+        assert (small.epsilon, large.epsilon) == (0.002, 0.05)
+        assert large.accuracy.value <= small.accuracy.value <= stage.clean_accuracy.value + 0.05
+        assert stage.latency.p99_ms >= stage.latency.p50_ms > 0
+        assert [c.target for c in stage.conformal] == [0.8, 0.9, 0.95]
+    assert [stage.robust_accuracy[0].gradients for stage in built.certificate.stages] == ["own", "trained", "trained"]
+    sizes = [stage.size_bytes for stage in built.certificate.stages]
+    assert sizes[2] < sizes[1]
+    page = (built.path / CERTIFICATE_PAGE).read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    assert "towns" in page
+
+
+def test_the_manifest_holds_what_was_fitted_on_the_quantized_model(built: Bundle, project: Path):
+    manifest = built.manifest
+    assert list(manifest.labels) == ["contradicted", "not_enough_info", "supported"]
+    core = onnx_graph.session(project / "bundle.work" / "int8.onnx")
+    assert manifest.calibration.fitted_on == built.certificate.stages[-1].artifact
+    assert manifest.calibration.examples > 40
+    assert [q.method for q in manifest.conformal] == [1, 2, 3]
+    assert all(len(q.scores) == manifest.calibration.examples for q in manifest.conformal)
+    knots = list(manifest.out_of_distribution.distance_quantiles)
+    assert knots == sorted(knots)
+    assert manifest.robust_margin.epsilon == 0.002
+    assert manifest.provenance.data["train"]
+    assert manifest.provenance.graph_version
+    assert "torch" in manifest.provenance.packages
+    assert core.get_outputs()[0].name == "head_logits"
+
+
+def test_probabilities_and_uncertainty_in_the_graph_agree_with_numpy(built: Bundle, project: Path):
+    (head_logits, features) = onnx_graph.session(project / "bundle.work" / "int8.onnx").run(None, feeds())
+    out = dict(zip(OUTPUTS, onnx_graph.session(built.model).run(list(OUTPUTS), feeds()), strict=True))
+    t = built.manifest.calibration.temperature
+    p = ensemble_probabilities(head_logits.astype(np.float64), t)
+    heads = np.exp(head_logits / t) / np.exp(head_logits / t).sum(axis=-1, keepdims=True)
+
+    def entropy(q: np.ndarray) -> np.ndarray:
+        return -(q * np.log(q)).sum(axis=-1)
+
+    assert np.allclose(out["logits"], head_logits.mean(axis=1), atol=1e-5)
+    assert np.allclose(out["probabilities"], p, atol=1e-5)
+    assert np.allclose(out["head_probabilities"], heads, atol=1e-5)
+    assert np.allclose(out["entropy"], entropy(p), atol=1e-5)
+    assert np.allclose(out["mutual_information"], entropy(p) - entropy(heads).mean(axis=1), atol=1e-5)
+    energy = -t * np.log(np.exp(head_logits.mean(axis=1) / t).sum(axis=1))
+    assert np.allclose(out["energy"], energy, atol=1e-4)
+    assert np.isfinite(out["distance"]).all()
+    assert out["distance"].std() > 0
+    assert features.shape == (5, 32)
+
+
+def test_distances_are_mahalanobis_distances_of_the_fitted_gaussians():
+    from sklearn.covariance import LedoitWolf
+
+    from groundwire.export.certify import relative_distance
+    from groundwire.export.uncertainty_graph import fit_features
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    x = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 3 * np.eye(5)[labels]
+    got = relative_distance(x, fit_features(x, labels, 3))
+    means = np.stack([x[labels == c].mean(axis=0) for c in range(3)])
+    near = LedoitWolf(assume_centered=True).fit(x - means[labels]).precision_
+    far = LedoitWolf(assume_centered=True).fit(x - x.mean(axis=0)).precision_
+    expected = np.min([np.einsum("ni,ij,nj->n", x - m, near, x - m) for m in means], axis=0)
+    expected -= np.einsum("ni,ij,nj->n", x - x.mean(axis=0), far, x - x.mean(axis=0))
+    assert np.allclose(got, expected)
+
+
+def test_rows_in_a_padded_batch_answer_as_they_do_alone(project: Path):
+    core = onnx_graph.session(project / "bundle.work" / "float32.onnx")
+    batch = feeds()
+    together = core.run(None, batch)[0][0]
+    alone = core.run(None, {name: value[:1, :5] for name, value in batch.items()})[0][0]
+    assert np.allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("graph", ["float32.onnx", "int8.onnx"])
+def test_a_graph_opened_at_its_embeddings_is_the_same_function(project: Path, graph: str):
+    model = TextClassifier(load_encoder(str(project / "encoder")), 3, 3)
+    model.load_state_dict(load_file(project / "bundle.work" / "trained.safetensors"))
+    artifact = OnnxArtifact("x", project / "bundle.work" / graph)
+    batch = collate([Row([2, 9, 11, 3, 12, 3], [0, 0, 0, 0, 1, 1], 0, 0), Row([2, 7, 3], [0, 0, 0], 1, 1)], 0)
+    with torch.no_grad():
+        point = TextTask(model.eval()).point(batch)
+    assert np.allclose(artifact.run(batch)[0], artifact.run_point(point, batch), atol=1e-6)
+    assert not np.allclose(artifact.run(batch)[0], artifact.run_point(point * 0.5, batch), atol=1e-3)
+
+
+def test_quantization_changes_the_encoder_and_leaves_the_heads(project: Path):
+    graph = onnx.load(str(project / "bundle.work" / "int8.onnx")).graph
+    assert sum(node.op_type == "QAttention" for node in graph.node) == 2
+    assert {n.op_type for n in graph.node if "/heads/" in n.name} <= {
+        "Gemm", "MatMul", "Add", "Tanh", "Reshape", "Transpose",
+    }  # fmt: skip
+
+
+def test_the_certificate_says_what_evaluating_the_served_model_shows(built: Bundle, project: Path, recipe: Recipe):
+    from groundwire.kg import open_graph
+    from groundwire.kg.encode import PairEncoder
+
+    _, calibration = split_by_entity(read_examples(project / "test.jsonl"), 0.5, recipe.seed)
+    test = [e for e in read_examples(project / "test.jsonl") if e not in calibration]
+    encoder = PairEncoder(built.tokenizer, built.manifest.inputs.max_tokens)
+    session, retriever = onnx_graph.session(built.model), open_graph(project / "towns.ttl")
+    probabilities = []
+    for example in test:
+        pair = encoder.encode(example.text, retriever.ground(example.text, 4, list(example.entities)).evidence)
+        assert pair.used  # the mood of the town was read
+        row = np.array([pair.ids]), np.ones((1, len(pair.ids)), dtype=np.int64), np.array([pair.type_ids])
+        probabilities.append(session.run(["probabilities"], dict(zip(INPUTS, row, strict=True)))[0][0])
+    retriever.close()
+    p = np.array(probabilities, dtype=np.float64)
+    y = np.array([list(built.manifest.labels).index(e.label) for e in test])
+    served = built.certificate.stages[-1]
+    assert served.clean_accuracy.examples == len(test)
+    assert metrics.accuracy(p, y) == pytest.approx(served.clean_accuracy.value, abs=0.02)
+    assert metrics.brier(p, y) == pytest.approx(served.brier, abs=0.02)
+
+
+def test_building_again_from_the_same_inputs_does_nothing(built: Bundle, recipe: Recipe, capsys):
+    before = (built.path / "manifest.json").stat().st_mtime_ns
+    assert build_bundle(recipe, built.path).manifest == built.manifest
+    assert (built.path / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_build_reuses_the_training(built: Bundle, project: Path, recipe: Recipe, tmp_path: Path):
+    shutil.copytree(project / "bundle.work", tmp_path / "again.work")
+    weights = tmp_path / "again.work" / "trained.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    again = build_bundle(recipe, tmp_path / "again", keep_work=True)
+    assert weights.stat().st_mtime_ns == stamp
+    assert again.manifest.version == built.manifest.version
+
+
+def test_work_of_another_recipe_is_not_reused(built: Bundle, project: Path, recipe: Recipe, tmp_path: Path):
+    shutil.copytree(project / "bundle.work", tmp_path / "other.work")
+    train = dataclasses.replace(recipe.train, epochs=1, learning_rate=1e-5, head_learning_rate=1e-5)
+    other = dataclasses.replace(
+        recipe, train=train, text="other", gates=dataclasses.replace(recipe.gates, int8_accuracy_loss=1.0)
+    )
+    bundle = build_bundle(other, tmp_path / "other")
+    assert bundle.manifest.version != built.manifest.version
+    assert bundle.certificate.stages[0].clean_accuracy.value < 0.9
+    assert not (tmp_path / "other.work").exists()
+
+
+def test_gates_refuse_a_stage_that_lost_too_much(project: Path, recipe: Recipe, built: Bundle, tmp_path: Path):
+    shutil.copytree(project / "bundle.work", tmp_path / "strict.work")
+    strict = dataclasses.replace(recipe, gates=dataclasses.replace(recipe.gates, onnx_difference=0.0))
+    with pytest.raises(StageError, match="differ by"):
+        build_bundle(strict, tmp_path / "strict")
+    strict = dataclasses.replace(recipe, gates=dataclasses.replace(recipe.gates, int8_accuracy_loss=-1.0))
+    with pytest.raises(StageError, match="INT8 lost"):
+        build_bundle(strict, tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
+
+
+def test_a_bundle_does_not_overwrite_something_else(project: Path, recipe: Recipe, built: Bundle, tmp_path: Path):
+    shutil.copytree(project / "bundle.work", tmp_path / "taken.work")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "letter.txt").write_text("keep me")
+    with pytest.raises(BundleError, match="not a bundle"):
+        build_bundle(recipe, tmp_path / "taken")
+    assert (tmp_path / "taken" / "letter.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.onnx", "SHA-256"),
+        ("certificate.json", "SHA-256"),
+        (None, "can't be read"),
+        ("format", "format 99"),
+        ("labels", "labels must be"),
+        ("path", "plain file name"),
+        ("json", "not a valid BundleManifest"),
+    ],
+)
+def test_a_bundle_that_was_changed_is_refused(built: Bundle, tmp_path: Path, change: str | None, message: str):
+    folder = tmp_path / "bundle"
+    shutil.copytree(built.path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if change is None:
+        (folder / "tokenizer.json").unlink()
+    elif change == "json":
+        (folder / "manifest.json").write_text("{")
+    elif change in {"format", "labels", "path"}:
+        manifest |= {"format": {"format_version": 99}, "labels": {"labels": ["a", "a"]},
+                     "path": {"files": manifest["files"] | {"../x": "00"}}}[change]  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    else:
+        content = bytearray((folder / change).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / change).write_bytes(content)
+    with pytest.raises(BundleError, match=message):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not TOML"),
+        ("name = 'x'", "is missing"),
+        ("name = 'x'\nspeed = 3\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'", "unknown key speed"),
+        ("name = 'x'\n[data]\ntrain=1\ntest='b'\n[encoder]\nname='c'", "data.train must be a string"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.adversary]\nnorm='l9'", "norm must be"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[policy]\ncoverage=1.5", "coverage must lie"),
+        ("name = 'x'\ndata = 3\n[encoder]\nname='c'", "data must be a table"),
+    ],
+)
+def test_a_recipe_with_a_mistake_names_it(tmp_path: Path, text: str, message: str):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "1", "text": "a"}', "r.jsonl:2: 'label' must be"),
+        ("[1]", "r.jsonl:2: must be a JSON object"),
+        ("{oops", "r.jsonl:2: not JSON"),
+        ('{"id": "1", "text": " ", "label": "x"}', "r.jsonl:2: 'text' must be"),
+        ('{"id": "1", "text": "a", "label": "x", "entities": "e"}', "r.jsonl:2: 'entities' must be"),
+    ],
+)
+def test_data_with_a_mistake_names_the_line(tmp_path: Path, line: str, message: str):
+    (tmp_path / "r.jsonl").write_text('{"id": "0", "text": "good", "label": "x"}\n' + line + "\n")
+    with pytest.raises(DataError, match=message):
+        read_examples(tmp_path / "r.jsonl")
+
+
+def test_data_that_is_not_text_and_encoders_that_are_not_there_say_so(tmp_path: Path):
+    (tmp_path / "r.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_examples(tmp_path / "r.jsonl")
+    with pytest.raises(EncoderError, match="not installed"):
+        resolve_encoder("package:no_such_package_here")
+    with pytest.raises(EncoderError, match="no such folder"):
+        resolve_encoder(str(tmp_path / "nowhere"))
+
+
+def test_an_entity_never_stands_on_both_sides_of_a_split(project: Path):
+    examples = read_examples(project / "train.jsonl")
+    first, second = split_by_entity(examples, 0.3, seed=1)
+    assert {e.entities for e in first}.isdisjoint({e.entities for e in second})
+    assert len(first) + len(second) == len(examples)
+    assert 0.25 < len(second) / len(examples) < 0.4
+
+
+def test_batches_repeat_for_the_same_epoch_and_hold_every_row_once():
+    rows = [Row(list(range(4 + n % 7)), [0] * (4 + n % 7), n % 3, n) for n in range(50)]
+    bare = [Row([1], [0], row.label, row.index) for row in rows]
+    batches = TextBatches(rows, 8, 0, seed=1, bare=bare, evidence_dropout=0.5)
+    epochs = [list(batches.epoch(e)) for e in (0, 0, 1)]
+    assert sorted(i for b in epochs[0] for i in b.index.tolist()) == list(range(50))
+    assert all(torch.equal(a.ids, b.ids) for a, b in zip(epochs[0], epochs[1], strict=True))
+    assert [b.index.tolist() for b in epochs[0]] != [b.index.tolist() for b in epochs[2]]
+    assert len(epochs[0]) == len(batches)
+    dropped = sum(int(n == 1) for b in epochs[0] for n in b.mask.sum(dim=1).tolist())
+    assert 10 < dropped < 40
+    lengths = [len(rows[i].ids) for b in ordered_batches(rows, 8, 0) for i in b.index.tolist()]
+    assert lengths == sorted(lengths, reverse=True)
