@@ -247,7 +247,7 @@ def _write_words(
     frequency = np.bincount(flat, weights=np.repeat(said, lengths), minlength=len(stems))
     folder.array("vocabulary_hash", hashes[order], "u8")
     folder.array("vocabulary_frequency", np.minimum(frequency, 2**32 - 1), "u4")
-    folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]), "u8")
+    folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]), "i8")
     folder.array("term_words", flat, "u4")
     folder.array("term_digit", digits, "u1")
     return dict(zip(vocabulary, rank.tolist(), strict=True))

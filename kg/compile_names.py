@@ -177,7 +177,7 @@ def write_descriptions(
         if not key.startswith('"'):
             break  # literals sort first
         counts.update(lower_case_words(literal_parts(key)[0]))
-    folder.array("about_offset", np.concatenate([[0], np.cumsum(lengths)]), "u8")
+    folder.array("about_offset", np.concatenate([[0], np.cumsum(lengths)]), "i8")
     folder.array("about", np.array(about, dtype=np.uint32), "u4")
     words = [word for word, count in counts.items() if count >= COMMON]
     hashes = hash_all(words)

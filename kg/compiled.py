@@ -64,12 +64,15 @@ def _equal(table: NDArray[np.uint64], hashes: NDArray[np.uint64], owners: Ints) 
     return found
 
 
-def _gather(offsets: NDArray[np.uint64], values: NDArray[np.uint32], nodes: Ints) -> tuple[Ints, Ints]:
+def _gather(offsets: Ints, values: NDArray[np.uint32], nodes: Ints) -> tuple[Ints, Ints]:
     """The runs of `values` of each node, one after another, and their lengths."""
-    starts = offsets[nodes].astype(np.int64)
-    counts = offsets[nodes + 1].astype(np.int64) - starts
-    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    return values[np.repeat(starts, counts) + within].astype(np.int64), counts
+    starts = offsets[nodes].astype(np.int64, copy=False)
+    counts = offsets[nodes + 1] - starts
+    ends = counts.cumsum()
+    total = int(ends[-1]) if len(ends) else 0
+    within = np.arange(total)
+    within += (starts - ends + counts).repeat(counts)
+    return values[within].astype(np.int64), counts
 
 
 class CompiledIndex(GraphIndex):
@@ -122,28 +125,26 @@ class CompiledIndex(GraphIndex):
         if type_node is not None:
             self.type_node = type_node
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
         """The slices of `text` that are labels, and a way to those that are parts of labels."""
         hashes = hash_slices(text, starts, ends)
         bits = hashes >> self._filter_shift
-        passed = np.flatnonzero((self._key_filter[bits >> _THREE] >> (bits & _SEVEN).astype(np.uint8)) & 1)
-        hashes = hashes[passed]
+        passed = ((self._key_filter[bits >> _THREE] >> (bits & _SEVEN).astype(np.uint8)) & 1).nonzero()[0]
         labels: Found = []
-        for place, key in _equal(self._key_hash, hashes, passed):
+        for place, key in _equal(self._key_hash, hashes[passed], passed):
             if self._keys[key].replace(" ", "") == text[starts[place] : ends[place]]:
                 labels.append((place, key))
 
-        def parts(wanted: NDArray[np.bool_]) -> Found:
+        def parts(places: list[int]) -> Found:
             found: Found = []
-            some = np.flatnonzero(wanted[passed])
-            for place, entry in _equal(self._part_hash, hashes[some], passed[some]):
+            for place, entry in _equal(self._part_hash, hashes[places], np.array(places, dtype=np.int64)):
                 key = int(self._part_key[entry])
                 # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
                 if text[starts[place] : ends[place]] in self._keys[key].replace(" ", ""):
                     found.append((place, key))
             return found
 
-        return labels, parts
+        return labels, passed.tolist(), parts
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""

@@ -15,7 +15,7 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | incoming_triple | (m,) u4 | triples by object, then canonical order |
 | vocabulary_hash | (w,) u8 | hash of each stem, rising |
 | vocabulary_frequency | (w,) u4 | triples whose predicate's or object's label holds the stem |
-| term_words_offset, term_words | (n + 1,) u8, u4 | distinct stems of each term's label, as places in the vocabulary |
+| term_words_offset, term_words | (n + 1,) i8, u4 | distinct stems of each term's label, as places in the vocabulary |
 | term_digit | (n,) u1 | whether the label holds a digit |
 | keys | k strings | folded labels, in order of their hash (of the label without spaces), then of the string |
 | key_hash | (k,) u8 | hash of each key, rising |
@@ -24,7 +24,7 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | label_words | v strings | words of the labels that misspellings are looked for, in alphabetic order |
 | spelling_hash, spelling_word | (d,) u8, u4 | hash of each word with at most one letter left out, rising; its word |
 | lower_hash, lower_count | (l,) u8, u4 | hash of each word in lower case in the graph's texts, rising; how often |
-| about_offset, about | (n + 1,) u8, u4 | distinct stems of each entity's description, as places in the vocabulary |
+| about_offset, about | (n + 1,) i8, u4 | distinct stems of each entity's description, as places in the vocabulary |
 | key_posting | (k + 1,) u8 | first place of each key in the postings |
 | posting_term, posting_kind | u4, u1 | entity, and kind + 2 * shape (`groundwire.kg.index`) |
 """

@@ -7,6 +7,7 @@ order or a score is the same in every index: strings of terms, word statistics, 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,13 @@ from groundwire.kg.types import GraphInfo, Term
 Ints = NDArray[np.int64]
 
 Found = list[tuple[int, int]]
-PartsOf = Callable[[NDArray[np.bool_]], Found]
+PartsOf = Callable[[list[int]], Found]
 
 LABEL, ALTERNATIVE = 0, 1
 LOWER_CASE, CASED = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """An entity under a label key: `kind` is LABEL or ALTERNATIVE; `shape` is CASED when the label has a capital."""
 
     node: int
@@ -56,11 +56,11 @@ class GraphIndex(ABC):
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
 
     @abstractmethod
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
         """The slices of `text` (folded words without spaces) that are labels: a list of (place in `starts`, key).
 
-        The second value gives the same for parts of labels, of the slices whose place is True in a mask of shape
-        (len(starts),). Both are ordered by place.
+        The other values are the places that may be parts of labels, and a function that gives the same for the parts
+        among some of these places. All are ordered by place.
         """
 
     @abstractmethod

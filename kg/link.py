@@ -8,6 +8,7 @@ the words of the text, and those that explain most of it best win.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
+from operator import mul
 
 from groundwire.kg.context import shared_words
 from groundwire.kg.index import GraphIndex, Posting
@@ -108,7 +109,7 @@ def _readings(index: GraphIndex, text: str, words: Words) -> list[_Reading]:
                 kind = (posting.kind, posting.shape)
                 if kind not in odds:
                     values = features(written, span, label, posting, capitals)
-                    odds[kind] = _BIAS + sum(weight * value for weight, value in zip(_VECTOR, values, strict=True))
+                    odds[kind] = _BIAS + sum(map(mul, _VECTOR, values))
                 if posting.node not in best or odds[kind] > best[posting.node][0]:
                     best[posting.node] = odds[kind], posting
         candidates = sorted(best.values(), key=lambda item: (-item[0], index.key(item[1].node)))[:_MOST_CANDIDATES]

@@ -7,8 +7,8 @@ Words are compared without the spaces between them, so "Cobian RAT" is found as 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,7 @@ _RUN_ON = re.compile(r"(.{4,}[^\W\dA-Z])[A-Z]{2,4}")  # a name with an acronym r
 _LONG_WORD = 8  # letters: misspelt words are looked for in lower case only from here on
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """The words `first` to `last` (exclusive) as the label `key`.
 
     `part` when they are a part of the label only; `edits` counts misspelt words; `shared` is the number of labels that
@@ -77,18 +76,18 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
             nothing = np.zeros(high - low, dtype=bool)
             for span in _look_up(index, variant[low:high], in_capitals[low:high], first[around], last[around], nothing):
                 _keep(found, span, begin + low, edits)
-    return sorted(found.values(), key=lambda span: (span.first, span.last, index.key_text(span.key)))
+    spans = list(found.values())
+    if len({(span.first, span.last) for span in spans}) == len(spans):
+        return sorted(spans)
+    return sorted(spans, key=lambda span: (span.first, span.last, index.key_text(span.key)))
 
 
 def _cased(text: str, words: Words) -> NDArray[np.bool_]:
     """Which words have a capital; all, when the text has none and case says nothing."""
-    lower = text.lower()
-    if lower == text:
+    if text == text.lower():
         return np.ones(len(words.words), dtype=bool)
-    if len(lower) != len(text):  # a few capitals lower to two characters
-        lower = "".join(one.lower()[0] for one in text)
-    different = zip(words.starts, words.ends, strict=True)
-    return np.fromiter((lower[a:b] != text[a:b] for a, b in different), bool, len(words.words))
+    written = [text[start:end] for start, end in zip(words.starts, words.ends, strict=True)]
+    return np.array([not one.islower() and one != one.lower() for one in written], dtype=bool)
 
 
 def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edits: int) -> None:
@@ -108,19 +107,24 @@ def _look_up(
     short = to - from_ <= index.longest_key
     if not short.all():
         first, last, from_, to = first[short], last[short], from_[short], to[short]
-    labels, parts = index.lookup("".join(words), from_, to)
-    capitals = np.concatenate(([0], np.cumsum(cased)))
-    wanted = capitals[last] > capitals[first]
+    labels, maybe, parts = index.lookup("".join(words), from_, to)
+    inside: list[tuple[int, int]] = []
     for place, key in labels:
         a, b = int(first[place]), int(last[place])
-        if b - a > 1 and wanted[place]:
+        if b - a > 1 and cased[a:b].any():
             whole[a:b] = True
-            wanted &= (first < a) | (last > b)
+            inside.append((a, b))
         yield Span(a, b, key, False, 0, 1)
-    found = parts(wanted)
-    shared = Counter(place for place, _ in found)
-    for place, key in found:
-        yield Span(int(first[place]), int(last[place]), key, True, 0, shared[place])
+    wanted = []
+    for place in maybe:
+        a, b = int(first[place]), int(last[place])
+        if cased[a:b].any() and not any(low <= a and b <= high for low, high in inside):
+            wanted.append(place)
+    if wanted:
+        found = parts(wanted)
+        shared = Counter(place for place, _ in found)
+        for place, key in found:
+            yield Span(int(first[place]), int(last[place]), key, True, 0, shared[place])
 
 
 def _variants(

@@ -7,6 +7,8 @@ from groundwire.kg.text import split
 
 _MOST_UNITS = 12
 _LONGEST_PART = 6  # units
+_FEWEST_WORDS = 2
+_SHORTEST_RUN_ON = 6  # letters of two words run together
 _SHORTEST_NAME = 3  # letters of a part that is a single word
 # Infobox titles and identifiers run words together: "David GilmourCBE", "Kingdom of FranceRoyaume de France".
 _RUN_ON = re.compile(r"(?<=[^\W\d_A-Z]{3})(?=[A-Z][^\W_]{2})")
@@ -24,9 +26,14 @@ def parts_of(label: str) -> list[str]:
     named: list[bool] = []
     inside: list[bool] = []
     words = split(label)
+    if len(words.words) < _FEWEST_WORDS and not _RUN_ON.search(label):
+        return []
     for word, start, end in zip(words.words, words.starts, words.ends, strict=True):
         written = label[start:end]
-        pieces = _RUN_ON.split(written) if len(word) > 5 and len(written) == len(word) else [written]
+        if len(word) < _SHORTEST_RUN_ON or word == written or len(written) != len(word):
+            pieces = [written]
+        else:
+            pieces = _RUN_ON.split(written)
         position = 0
         for number, piece in enumerate(pieces):
             unit = word[position : position + len(piece)] if len(pieces) > 1 else word

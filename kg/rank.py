@@ -5,7 +5,7 @@ word follow in a fixed order, since what decides a claim is often said in other 
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,58 +69,80 @@ def hits(query: Query, words: Ints) -> Floats:
     """The weight of each word in the query, 0 for one that is not in it. Shape as `words`."""
     if not len(query.words):
         return np.zeros(len(words))
-    places = np.searchsorted(query.words, words)
+    places = query.words.searchsorted(words)
     places[places == len(query.words)] = 0
-    return np.where(query.words[places] == words, query.weights[places], 0.0)
+    found: Floats = query.weights[places] * (query.words[places] == words)
+    return found
 
 
-def without_names(index: GraphIndex, query: Query, nodes: Collection[int]) -> Query:
-    """The query with little weight on the words of the nodes' own labels."""
-    if not len(query.words):
+def without_names(query: Query, named: Ints) -> Query:
+    """The query with little weight on the words `named`, which the entities' own labels hold."""
+    if not len(query.words) or not len(named):
         return query
-    named, _ = index.words_of(np.fromiter(nodes, np.int64, len(nodes)))
-    places = np.searchsorted(query.words, named)
+    places = query.words.searchsorted(named)
     places[places == len(query.words)] = 0
-    weights = query.weights.copy()
     own = places[query.words[places] == named]
+    if not len(own):
+        return query
+    weights = query.weights.copy()
     weights[own] = query.weights[own] * NAME_WEIGHT
     return replace(query, weights=weights)
 
 
-def relevance(index: GraphIndex, query: Query, facts: Facts, nodes: Collection[int]) -> Floats:
-    """The relevance in [0, 1] of each fact about `nodes` to the query. Shape (len(facts),)."""
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Facts with their relevance, shape (n,), and the words that they share with the query.
+
+    `words` are those of all labels but the entities' own; `owners` (same shape) the place of the fact that holds each;
+    `named` the words of the entities' labels.
+    """
+
+    scores: Floats
+    words: Ints
+    owners: Ints
+    named: Ints
+
+    def words_of(self, places: Sequence[int]) -> set[int]:
+        """The query's words that some facts or the entities' labels hold."""
+        chosen = np.zeros(len(self.scores), dtype=bool)
+        chosen[places] = True
+        return {*self.words[chosen[self.owners]].tolist(), *self.named.tolist()}
+
+
+def rank(index: GraphIndex, query: Query, facts: Facts, nodes: Sequence[int]) -> Ranking:
+    """The relevance in [0, 1] of each fact about `nodes` to the query."""
     count = len(facts)
-    if not count:
-        return np.zeros(0)
-    query = without_names(index, query, nodes)
-    from_subject, to_object = _members(facts.subjects, nodes), _members(facts.objects, nodes)
+    members = np.array(nodes, dtype=np.int64)
+    named, _ = index.words_of(members)
+    query = without_names(query, named)
+    from_subject, to_object = _members(facts.subjects, members), _members(facts.objects, members)
     others = np.where(from_subject, facts.objects, facts.subjects)
     words, lengths = index.words_of(np.concatenate((facts.predicates, others)))
-    owners = np.repeat(np.arange(2 * count), lengths)
-    shared = np.bincount(owners, weights=hits(query, words), minlength=2 * count)
+    weights = hits(query, words)
+    hit = weights.nonzero()[0]
+    owners = np.arange(2 * count).repeat(lengths)[hit]
+    shared = np.bincount(owners, weights=weights[hit], minlength=2 * count)
     raw = shared[:count] + shared[count:] / (1.0 + _LENGTH_PENALTY * np.maximum(0, lengths[count:] - _FREE_WORDS))
     # One of many values of a predicate says less than an only value.
     about = np.where(from_subject, facts.subjects, facts.objects)
     pairs = ((about << 32) + facts.predicates).tolist()
     sizes = Counter(pairs)
     raw += _PRIOR / np.array([sizes[pair] for pair in pairs])
-    raw[facts.predicates == index.type_node] += _TYPE_PRIOR
+    raw += (facts.predicates == index.type_node) * _TYPE_PRIOR
     if query.quantity:
-        raw[index.has_digit(others)] += _QUANTITY_PRIOR
-    raw[from_subject & to_object & (facts.subjects != facts.objects)] += _LINK_BONUS
-    scores: Floats = raw / (raw + _HALF)
-    return scores
+        raw += index.has_digit(others) * _QUANTITY_PRIOR
+    raw += (from_subject & to_object & (facts.subjects != facts.objects)) * _LINK_BONUS
+    return Ranking(raw / (raw + _HALF), words[hit], owners % max(1, count), named)
 
 
-def _members(column: Ints, nodes: Collection[int]) -> NDArray[np.bool_]:
+def _members(column: Ints, nodes: Ints) -> NDArray[np.bool_]:
     if len(nodes) > _FEW_NODES:
-        return np.isin(column, np.fromiter(nodes, np.int64, len(nodes)))
-    found = np.zeros(len(column), dtype=bool)
-    for node in nodes:
-        found |= column == node
+        return np.isin(column, nodes)
+    found: NDArray[np.bool_] = (column[:, None] == nodes).any(axis=1)
     return found
 
 
 def best_first(scores: Floats, top_k: int) -> list[int]:
     """Places of the `top_k` highest scores, best first; equal ones in the order in which they stand."""
-    return np.argsort(-scores, kind="stable")[:top_k].tolist()  # type: ignore[no-any-return]
+    order: list[int] = (-scores).argsort(kind="stable")[:top_k].tolist()
+    return order

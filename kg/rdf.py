@@ -170,15 +170,15 @@ class RdflibIndex(GraphIndex):
                     self._numbers[key] = number
         return number
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, PartsOf]:
+    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
         """The slices of `text` that are labels, and a way to those that are parts of labels."""
         slices = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        labels = [(place, key) for place, slice_ in enumerate(slices) for key in self._keys.get(slice_, ())]
 
-        def parts(wanted: NDArray[np.bool_]) -> Found:
-            places = np.flatnonzero(wanted).tolist()
-            return [(place, key) for place in places for key in self._parts.get(slices[place], ())]
+        def parts(places: list[int]) -> Found:
+            return [(place, key) for place in places for key in self._parts[slices[place]]]
 
-        return [(place, key) for place, slice_ in enumerate(slices) for key in self._keys.get(slice_, ())], parts
+        return labels, [place for place, slice_ in enumerate(slices) if slice_ in self._parts], parts
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from groundwire.kg.index import Facts, GraphIndex
 from groundwire.kg.link import link
-from groundwire.kg.rank import Query, best_first, make_query, relevance
+from groundwire.kg.rank import Query, best_first, make_query, rank
 from groundwire.kg.text import Words, split
 from groundwire.kg.types import Evidence, GraphInfo, Grounding, Mention
 from groundwire.kg.verbalise import verbalise
@@ -30,8 +28,7 @@ class IndexRetriever:
 
     def retrieve(self, text: str, entities: Sequence[str], top_k: int) -> list[Evidence]:
         """Rank the triples of `entities` (IRIs; unknown ones are passed over) against `text`; at most `top_k`."""
-        facts, order, scores = self._ranked(make_query(self.index, split(text)), self._nodes(entities), top_k)
-        return self._evidence(facts, order, scores)
+        return self._evidence(*self._ranked(make_query(self.index, split(text)), self._nodes(entities), top_k)[:3])
 
     def ground(self, text: str, top_k: int, entities: Sequence[str] | None = None) -> Grounding:
         """Link `text` (unless `entities` are given), retrieve at most `top_k` triples, and measure the coverage."""
@@ -43,8 +40,8 @@ class IndexRetriever:
             nodes = list(dict.fromkeys(candidates[0] for _, candidates in linked))
         else:
             mentions, nodes = (), self._nodes(entities)
-        facts, order, scores = self._ranked(query, nodes, top_k)
-        coverage = self._coverage(words, query, mentions, facts, order) if nodes else 0.0
+        facts, order, scores, said = self._ranked(query, nodes, top_k)
+        coverage = _coverage(words, query, mentions, said) if nodes else 0.0
         return Grounding(mentions, tuple(self._evidence(facts, order, scores)), coverage)
 
     def close(self) -> None:
@@ -55,13 +52,14 @@ class IndexRetriever:
         found = (self.index.find(iri) for iri in dict.fromkeys(entities))
         return [node for node in found if node is not None and self.index.degree(node)]
 
-    def _ranked(self, query: Query, nodes: Sequence[int], top_k: int) -> tuple[Facts, list[int], list[float]]:
+    def _ranked(self, query: Query, nodes: Sequence[int], top_k: int) -> tuple[Facts, list[int], list[float], set[int]]:
+        """The facts of the nodes, the places of the best, their scores, and the words that these and the nodes hold."""
         facts = self.index.facts(nodes)
         if not len(facts) or top_k <= 0:
-            return facts, [], []
-        scores = relevance(self.index, query, facts, nodes)
-        order = best_first(scores, top_k)
-        return facts, order, scores[order].tolist()
+            return facts, [], [], set()
+        ranking = rank(self.index, query, facts, nodes)
+        order = best_first(ranking.scores, top_k)
+        return facts, order, ranking.scores[order].tolist(), ranking.words_of(order)
 
     def _evidence(self, facts: Facts, order: Sequence[int], scores: Sequence[float]) -> list[Evidence]:
         term, graph_name = self.index.term, self.index.graph_name
@@ -73,20 +71,13 @@ class IndexRetriever:
             evidence.append(Evidence(s, p, o, graph_name(graph), verbalise(s.label, p.label, o.label), score))
         return evidence
 
-    def _coverage(
-        self, words: Words, query: Query, mentions: Sequence[Mention], facts: Facts, order: Sequence[int]
-    ) -> float:
-        content = [place for place, reduced in enumerate(query.stems) if reduced]
-        if not content:
-            return 0.0
-        said: set[int] = set()
-        if order:
-            nodes = np.concatenate([column[order] for column in (facts.subjects, facts.predicates, facts.objects)])
-            said.update(self.index.words_of(nodes)[0].tolist())
-        covered = 0
-        for place in content:
-            start = words.starts[place]
-            covered += query.numbers.get(query.stems[place], -1) in said or any(
-                mention.start <= start < mention.end for mention in mentions
-            )
-        return covered / len(content)
+
+def _coverage(words: Words, query: Query, mentions: Sequence[Mention], said: set[int]) -> float:
+    content = covered = 0
+    spans = [(mention.start, mention.end) for mention in mentions]
+    for start, reduced in zip(words.starts, query.stems, strict=True):
+        if reduced:
+            content += 1
+            if query.numbers.get(reduced, -1) in said or any(first <= start < last for first, last in spans):
+                covered += 1
+    return covered / content if content else 0.0

@@ -120,6 +120,8 @@ def _glued(text: str, start: int, end: int) -> bool:
 
 
 def _in_address(text: str, start: int) -> bool:
+    if "/" not in text:
+        return False
     begin = max(text.rfind(" ", 0, start), text.rfind("\n", 0, start), text.rfind("\u00a0", 0, start)) + 1
     chunk = text[max(begin, start - 400) : start]
     return "/" in chunk and ("://" in chunk or "www." in chunk or chunk.count("/") > 1)

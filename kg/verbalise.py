@@ -1,6 +1,7 @@
 """Triples in words, short in tokens: what a model reads beside the text."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from groundwire.kg.text import squeeze
 from groundwire.kg.types import Evidence
@@ -28,6 +29,7 @@ def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+@lru_cache(maxsize=4096)  # labels of predicates and frequent values
 def _short(label: str) -> str:
     label = squeeze(label)
     return label if len(label) <= _LONGEST_OBJECT else label[: _LONGEST_OBJECT - 1].rstrip() + "…"
