@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from groundwire import metrics
 from groundwire.bundle import Bundle
 from groundwire.export.artifact import Artifact, OnnxArtifact, TorchArtifact, collect
-from groundwire.export.attack import Threat
+from groundwire.export.attacks import Threat
 from groundwire.export.certify import attack_rows, attacked_labels, hardware
 from groundwire.export.data import Example, read_examples
 from groundwire.export.model import TextClassifier, TextTask, load_encoder

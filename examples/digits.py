@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from groundwire.export.attack import Threat, pgd
+from groundwire.export.attacks import Threat, pgd
 from groundwire.export.train import Adversary, Schedule, TensorBatches, TensorTask, fit
 
 EPSILON = 0.1  # pixels lie in [0, 1]

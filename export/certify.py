@@ -22,7 +22,7 @@ from torch import Tensor
 from groundwire import conformal, metrics
 from groundwire.bundle import CERTIFICATE_FORMAT_VERSION
 from groundwire.export.artifact import Artifact, artifact_hash, collect
-from groundwire.export.attack import Threat, pgd
+from groundwire.export.attacks import Threat, pgd
 from groundwire.export.calibrate import ensemble_probabilities, fit_temperature
 from groundwire.export.model import TextTask
 from groundwire.export.progress import track

@@ -41,7 +41,7 @@ from groundwire.bundle import (
 from groundwire.errors import BundleError
 from groundwire.export import calibrate
 from groundwire.export.artifact import Artifact, OnnxArtifact, TorchArtifact, artifact_hash, collect
-from groundwire.export.attack import Threat
+from groundwire.export.attacks import Threat
 from groundwire.export.certificate_page import certificate_page
 from groundwire.export.certify import (
     StageData,

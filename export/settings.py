@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from groundwire.export.attack import NORMS
+from groundwire.export.attacks import NORMS
 from groundwire.export.errors import RecipeError
 
 S = TypeVar("S")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from groundwire.export.attack import Threat
+from groundwire.export.attacks import Threat
 from groundwire.export.errors import StageError
 from groundwire.export.train import (
     Adversary,

@@ -1,11 +1,4 @@
-"""Gradient attacks on any differentiable classifier: the inner maximum of min over θ of max over ‖δ‖ ≤ ε.
-
-An attack sees a function from a point to logits and knows nothing of models or texts: a point may be a batch of images,
-or of word embeddings. Losses are taken on the logits as they are, before any temperature: dividing logits by a large
-temperature hides the gradient without making a model robust.
-
-B examples, C labels; points are [B, ...].
-"""
+"""What an attacker may do: norms, and the threat model. B examples; points are [B, ...]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +6,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 Logits = Callable[[Tensor], Tensor]  # point [B, ...] -> logits [B, C]
 
@@ -31,6 +23,9 @@ class Norm(Protocol):
 
     def sample(self, like: Tensor, epsilon: float) -> Tensor:
         """Random perturbation of norm `epsilon` or less."""
+
+    def length(self, delta: Tensor) -> Tensor:
+        """Norm of each perturbation. [B, ...] -> [B]"""
 
 
 class Linf:
@@ -50,6 +45,10 @@ class Linf:
         """Uniform in the cube."""
         return torch.empty_like(like).uniform_(-epsilon, epsilon)
 
+    def length(self, delta: Tensor) -> Tensor:
+        """Largest absolute coordinate."""
+        return delta.flatten(1).abs().amax(dim=1)
+
 
 class L2:
     """Euclidean length over all coordinates of an example."""
@@ -57,8 +56,14 @@ class L2:
     name = "l2"
 
     def step(self, gradient: Tensor) -> Tensor:
-        """Gradient scaled to length 1."""
-        return gradient / self._length(gradient).clamp_min(1e-12)
+        """Gradient scaled to length 1; one of zeros stays so.
+
+        Divided by its largest coordinate first: the squares of a gradient that a large temperature shrank would be
+        zero in float32, and a rescaled model would look robust.
+        """
+        largest = gradient.flatten(1).abs().amax(dim=1).view(-1, *[1] * (gradient.dim() - 1))
+        unit = torch.where(largest > 0, gradient / torch.where(largest > 0, largest, 1.0), 0.0)
+        return unit / self._length(unit).clamp_min(1e-12)
 
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
         """Shorten what is too long."""
@@ -70,10 +75,13 @@ class L2:
         radius = torch.rand(len(like), device=like.device) ** (1.0 / like[0].numel())
         return epsilon * direction * radius.view(-1, *[1] * (like.dim() - 1))
 
-    @staticmethod
-    def _length(x: Tensor) -> Tensor:
-        lengths: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
-        return lengths.view(-1, *[1] * (x.dim() - 1))
+    def length(self, delta: Tensor) -> Tensor:
+        """Root of the sum of squares."""
+        lengths: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return lengths
+
+    def _length(self, x: Tensor) -> Tensor:
+        return self.length(x).view(-1, *[1] * (x.dim() - 1))
 
 
 NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2()}
@@ -126,57 +134,3 @@ class Threat:
         delta = delta if mask is None else delta * mask
         delta = NORMS[self.norm].project(delta, self.epsilon)
         return delta if self.bounds is None else (point + delta).clamp(*self.bounds) - point
-
-
-def fgsm(
-    logits: Logits,
-    point: Tensor,
-    labels: Tensor,
-    epsilon: float,
-    *,
-    norm: str = "linf",
-    bounds: tuple[float, float] | None = None,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Fast gradient sign method (Goodfellow et al. 2015). Returns the perturbed points, [B, ...]."""
-    threat = Threat(epsilon, norm, steps=1, random_start=False, bounds=bounds)
-    return pgd(logits, point, labels, threat, mask=mask)
-
-
-def pgd(logits: Logits, point: Tensor, labels: Tensor, threat: Threat, *, mask: Tensor | None = None) -> Tensor:
-    """Projected gradient descent on the cross-entropy (Madry et al. 2018).
-
-    Keeps, for each example, the perturbation of any step and restart with a wrong label, and among those (or if there
-    is none) the one of highest loss. More steps or restarts from the same random numbers are thus never weaker.
-
-    Args:
-        logits: differentiable, in evaluation mode; parameters are not touched.
-        point: [B, ...], where the attack starts.
-        labels: [B] true labels.
-        threat: radius, norm, steps, restarts.
-        mask: broadcastable to `point`; 0 where nothing may change, such as padding.
-
-    Returns:
-        The perturbed points, [B, ...], detached.
-    """
-    point = point.detach()
-    best = torch.zeros_like(point)
-    best_score = torch.full((len(point),), -torch.inf, device=point.device)
-    for restart in range(threat.restarts):
-        random = threat.random_start or restart > 0
-        delta = threat.start(point, mask) if random else torch.zeros_like(point)
-        for step in range(threat.steps + 1):
-            delta.requires_grad_(step < threat.steps)
-            with torch.set_grad_enabled(step < threat.steps):
-                out = logits(point + delta)
-                loss = cross_entropy(out, labels, reduction="none")
-            with torch.no_grad():
-                # A wrong label outranks any loss, so a success is never traded for a higher loss.
-                score = loss + 1e6 * (out.argmax(dim=1) != labels)
-                better = score > best_score
-                best_score = torch.where(better, score, best_score)
-                best[better] = delta.detach()[better]
-            if step < threat.steps:
-                (gradient,) = torch.autograd.grad(loss.sum(), delta)
-                delta = threat.move(point, delta.detach(), gradient, mask)
-    return point + best

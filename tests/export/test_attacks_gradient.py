@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from groundwire.export.attack import L2, NORMS, Linf, Threat, fgsm, pgd
+from groundwire.export.attacks import L2, NORMS, Linf, Threat, fgsm, pgd
 
 
 @pytest.fixture
