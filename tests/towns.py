@@ -23,7 +23,7 @@ name = "encoder"
 max_tokens = 32
 heads = 3
 [train]
-epochs = 4
+epochs = 8
 batch_size = 16
 learning_rate = 1e-3
 head_learning_rate = 2e-3
