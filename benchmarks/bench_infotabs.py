@@ -1,8 +1,9 @@
 """InfoTabS: build the bundle of infotabs.toml; report accuracy on dev with and without evidence, clean and under PGD.
 
-    python benchmarks/bench_infotabs.py [--work DIR] [--attacked N]
+    python benchmarks/bench_infotabs.py [--work DIR] [--attacked N] [--reuse]
 
-An existing bundle in the work folder is used when it came from the same inputs. Writes results/infotabs.json.
+An existing bundle in the work folder is used when it came from the same inputs; with --reuse, also when the graph has
+been compiled otherwise since. Writes results/infotabs.json.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from groundwire import metrics
-from groundwire.bundle import Bundle
+from groundwire.bundle import Bundle, open_bundle
 from groundwire.export.artifact import Artifact, OnnxArtifact, TorchArtifact, collect
 from groundwire.export.attacks import Threat
 from groundwire.export.certify import attack_rows, attacked_labels, hardware
@@ -53,12 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/infotabs"))
     parser.add_argument("--attacked", type=int, default=300, help="dev examples under attack")
+    parser.add_argument("--reuse", action="store_true", help="measure the bundle that is there, whatever it came from")
     arguments = parser.parse_args()
     recipe = read_recipe(HERE / "infotabs.toml")
-    bundle = build_bundle(recipe, arguments.work / "bundle", keep_work=True)
+    out = arguments.work / "bundle"
+    bundle = open_bundle(out) if arguments.reuse else build_bundle(recipe, out, keep_work=True)
     work = arguments.work / "bundle.work"
     compile_graph([recipe.path(s) for s in recipe.graph.sources], arguments.work / "graph")
     with closing(open_graph(arguments.work / "graph")) as retriever:
+        version = retriever.info.version
         subject = _subject(recipe, bundle, work, retriever)
         evidence = {mode: _measure(subject, mode, arguments.attacked) for mode in ("none", "gold", "linked")}
     stages = [
@@ -76,7 +80,8 @@ def main() -> None:
         "hardware": hardware(),
         "packages": dict(bundle.manifest.provenance.packages),
         "seed": recipe.seed,
-        "recipe": recipe.text,
+        "graph_version": {"training": bundle.manifest.provenance.graph_version, "measured": version},
+        "recipe": bundle.manifest.provenance.recipe,
         "training": json.loads((work / "history.json").read_text()),
         "examples": {"train": len(read_examples(recipe.path(recipe.data.train))), "dev": len(subject.dev),
                      "dev_with_unseen_title": int(subject.unseen_title.sum())},
@@ -84,9 +89,9 @@ def main() -> None:
         "dev": evidence,
         "certificate_on_half_of_dev": stages,
     }  # fmt: skip
-    out = HERE / "results" / "infotabs.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    results = HERE / "results" / "infotabs.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(evidence, indent=1))
 
 
