@@ -11,6 +11,7 @@ from groundwire.kg.rdf import RdflibRetriever
 from groundwire.kg.read import load_dataset, source_hashes
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.types import Candidate, Evidence, GraphInfo, Grounding, Mention, Retriever, Term
+from groundwire.kg.vectors import WordVectors
 from groundwire.kg.verbalise import verbalise, verbalise_evidence
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SourceError",
     "Term",
     "UnknownEntityError",
+    "WordVectors",
     "compile_graph",
     "load_dataset",
     "open_graph",

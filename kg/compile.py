@@ -27,10 +27,12 @@ from groundwire.kg.read import Source, read_all, source_hashes
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.terms import fallback_label, is_iri, literal_parts
 from groundwire.kg.text import squeeze
+from groundwire.kg.vectors import DIMENSIONS, WordVectors, with_vectors
 from groundwire.kg.words import label_stems
 
 Progress = Callable[[str, int], None]
 _REPORT_EVERY = 100_000
+_BATCH = 10_000
 _MOST_TERMS = (1 << 32) - 2
 
 
@@ -39,15 +41,17 @@ def compile_graph(
     out: str | os.PathLike[str],
     settings: GraphSettings | None = None,
     progress: Progress | None = None,
+    vectors: WordVectors | None = None,
 ) -> Path:
     """Compile RDF files or rdflib graphs to the folder `out`, which is replaced as a whole when it exists.
 
-    `progress` is called with the name of the step and how many items it has done. Raises `SourceError` for input that
-    can't be read and `CompiledGraphError` when `out` can't be written.
+    With `vectors`, triples are ranked by meaning as well as by word. `progress` is called with the name of the step and
+    how many items it has done. Raises `SourceError` for input that can't be read and `CompiledGraphError` when `out`
+    can't be written.
     """
     if not isinstance(sources, list | tuple):
         sources = [sources]  # type: ignore[list-item]
-    settings = settings or GraphSettings()
+    settings = with_vectors(settings or GraphSettings(), vectors)
     report = progress or (lambda step, count: None)
     hashes = source_hashes(sources)
     # No cycles are made below; scanning millions of strings for them doubles the time.
@@ -57,7 +61,7 @@ def compile_graph(
         with FolderWriter(Path(out)) as folder:
             gathered = _read(sources, settings, report)
             terms, triples = _number(gathered, report)
-            counts = _write(folder, gathered, terms, triples, report)
+            counts = _write(folder, gathered, terms, triples, report, vectors)
             folder.finish(
                 {
                     "version": graph_version(hashes, settings),
@@ -182,7 +186,12 @@ def _preferred(got: _Gathered, terms: _Terms) -> list[str]:
 
 
 def _write(
-    folder: FolderWriter, got: _Gathered, terms: _Terms, triples: NDArray[np.uint32], report: Progress
+    folder: FolderWriter,
+    got: _Gathered,
+    terms: _Terms,
+    triples: NDArray[np.uint32],
+    report: Progress,
+    vectors: WordVectors | None,
 ) -> dict[str, int]:
     count, total = len(terms.keys), triples.shape[1]
     labels = _preferred(got, terms)
@@ -201,6 +210,9 @@ def _write(
     report("words", 0)
     vocabulary = _write_words(folder, terms, triples, labels, report)
     write_descriptions(folder, got.described, terms.keys, terms.place, vocabulary)
+    if vectors is not None:
+        report("vectors", 0)
+        _write_vectors(folder, terms, labels, vectors)
     report("labels", 0)
     names = _names(got, terms)
     write_names(folder, names)
@@ -251,6 +263,17 @@ def _write_words(
     folder.array("term_words", flat, "u4")
     folder.array("term_digit", digits, "u1")
     return dict(zip(vocabulary, rank.tolist(), strict=True))
+
+
+def _write_vectors(folder: FolderWriter, terms: _Terms, labels: list[str], vectors: WordVectors) -> None:
+    table = np.zeros((len(terms.keys), DIMENSIONS), dtype=np.int8)
+    for start in range(0, len(terms.keys), _BATCH):
+        keys = terms.keys[start : start + _BATCH]
+        said = [label or fallback_label(key) for key, label in zip(keys, labels[start : start + _BATCH], strict=True)]
+        table[start : start + len(keys)] = vectors.labels(said)
+    folder.array("term_vectors", table, "i1")
+    folder.array("token_vectors", vectors.table, "i1")
+    folder.strings("tokenizer", [vectors.tokenizer_json], 1)
 
 
 def _names(got: _Gathered, terms: _Terms) -> Names:

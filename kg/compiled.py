@@ -17,6 +17,7 @@ from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import deletions, neighbours
 from groundwire.kg.terms import fallback_label, make_term
 from groundwire.kg.types import GraphInfo, Term
+from groundwire.kg.vectors import Floats32, WordVectors
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
 _THREE, _SEVEN = np.uint64(3), np.uint64(7)
@@ -118,6 +119,9 @@ class CompiledIndex(GraphIndex):
         self._about_offset, self._about = array("about_offset"), array("about")
         self._filter_shift = np.uint64(64 - (len(self._key_filter) * 8).bit_length() + 1)
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
+        if folder.has("term_vectors"):
+            self._term_vectors = array("term_vectors")
+            self.vectors = WordVectors(array("token_vectors"), _Strings(folder, "tokenizer")[0])
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
         self.type_node = -1
@@ -271,6 +275,10 @@ class CompiledIndex(GraphIndex):
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The words of each node, and how many."""
         return _gather(self._words_offset, self._words, nodes)
+
+    def label_vectors(self, nodes: Ints) -> Floats32:
+        """The vectors of the nodes' labels."""
+        return self._term_vectors[nodes].astype(np.float32)
 
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
         """Whether each label holds a digit."""

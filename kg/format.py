@@ -17,6 +17,9 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | vocabulary_frequency | (w,) u4 | triples whose predicate's or object's label holds the stem |
 | term_words_offset, term_words | (n + 1,) i8, u4 | distinct stems of each term's label, as places in the vocabulary |
 | term_digit | (n,) u1 | whether the label holds a digit |
+| term_vectors | (n, 64) i1 | vector of each term's label; only with word vectors, as the next two |
+| token_vectors | (t, 64) i1 | the table of `groundwire.kg.vectors` |
+| tokenizer | 1 string | its `tokenizer.json` |
 | keys | k strings | folded labels, in order of their hash (of the label without spaces), then of the string |
 | key_hash | (k,) u8 | hash of each key, rising |
 | part_hash, part_key | (q,) u8, u4 | hash of each part of a label, rising, and the label's key |
@@ -153,6 +156,10 @@ class Folder:
         # A plain array view of the map: numpy's memmap class costs microseconds a slice.
         view: NDArray[Any] = mapped.view(np.ndarray)
         return view
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds the array `name`."""
+        return f"{name}.npy" in self.meta["files"]
 
     def blob(self, name: str) -> "mmap.mmap | bytes":
         """The bytes of the strings `name`, memory-mapped."""

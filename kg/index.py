@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.terms import make_term
 from groundwire.kg.types import GraphInfo, Term
+from groundwire.kg.vectors import Floats32, WordVectors
 
 Ints = NDArray[np.int64]
 
@@ -50,6 +51,7 @@ class GraphIndex(ABC):
     """A graph, looked up. Every method may be called from several threads at once."""
 
     settings: GraphSettings
+    vectors: WordVectors | None = None
     longest_key_words: int  # words of the longest label
     longest_key: int  # letters of the longest label, spaces not counted
     info: GraphInfo
@@ -94,6 +96,10 @@ class GraphIndex(ABC):
     @abstractmethod
     def label(self, node: int) -> str:
         """The label that people read; never empty."""
+
+    @abstractmethod
+    def label_vectors(self, nodes: Ints) -> Floats32:
+        """The vectors of the nodes' labels, shape (len(nodes), 64); only with `vectors`."""
 
     def term(self, node: int) -> Term:
         """The node as a term with its label."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from groundwire.kg.index import Facts, GraphIndex, Ints
 from groundwire.kg.stems import stem
 from groundwire.kg.text import Words
+from groundwire.kg.vectors import similarity
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +30,9 @@ _PRIOR = 0.4
 _TYPE_PRIOR = 0.35
 _QUANTITY_PRIOR = 0.8
 _LINK_BONUS = 12.0
+_UNRELATED = 0.3  # words of unrelated meaning have cosines up to about this
+_PREDICATE_MEANING, _VALUE_MEANING = 3.0, 1.5
+_MOST_CONTENT = 256  # words of the text whose meaning is compared
 _FEW_NODES = 8  # so many are compared one after another, which is faster than a set operation
 _HALF = 8.0  # the weight of shared words that makes a relevance of one half
 
@@ -38,13 +42,15 @@ class Query:
     """The content words of a text: word ids in rising order and their weights (same shape).
 
     `numbers` holds the id of each word of the text that the graph knows, by its stem; `stems` one stem a word of the
-    text, empty for a stop word; `quantity` says whether the text is about numbers or times.
+    text, empty for a stop word; `content` the words that are neither stop words nor numbers, kept only where word
+    vectors are used; `quantity` says whether the text is about numbers or times.
     """
 
     words: Ints
     weights: Floats
     numbers: dict[str, int]
     stems: list[str]
+    content: list[str]
     quantity: bool
 
 
@@ -62,7 +68,11 @@ def make_query(index: GraphIndex, words: Words) -> Query:
     known = np.sort(found[found >= 0])
     numbers = {one: number for one, number in zip(distinct, found.tolist(), strict=True) if number >= 0}
     quantity = any(one[0].isdigit() for one in distinct) or not _QUANTITY_WORDS.isdisjoint(words.words)
-    return Query(known, inverse_frequency(index, known), numbers, stems, quantity)
+    content = []
+    if index.vectors is not None:
+        pairs = dict(zip(words.words, stems, strict=True))
+        content = [word for word, reduced in pairs.items() if reduced and not reduced[0].isdigit()][:_MOST_CONTENT]
+    return Query(known, inverse_frequency(index, known), numbers, stems, content, quantity)
 
 
 def hits(query: Query, words: Ints) -> Floats:
@@ -128,11 +138,24 @@ def rank(index: GraphIndex, query: Query, facts: Facts, nodes: Sequence[int]) ->
     pairs = ((about << 32) + facts.predicates).tolist()
     sizes = Counter(pairs)
     raw += _PRIOR / np.array([sizes[pair] for pair in pairs])
+    if index.vectors is not None:
+        raw += _meaning(index, query, facts.predicates, others, named)
     raw += (facts.predicates == index.type_node) * _TYPE_PRIOR
     if query.quantity:
         raw += index.has_digit(others) * _QUANTITY_PRIOR
     raw += (from_subject & to_object & (facts.subjects != facts.objects)) * _LINK_BONUS
     return Ranking(raw / (raw + _HALF), words[hit], owners % max(1, count), named)
+
+
+def _meaning(index: GraphIndex, query: Query, predicates: Ints, others: Ints, named: Ints) -> Floats:
+    """How near each fact's predicate and value are to some word of the text in meaning. Shape as `predicates`."""
+    assert index.vectors is not None
+    names = set(named.tolist())
+    words = [word for word in query.content if query.numbers.get(stem(word), -1) not in names]
+    vectors = index.vectors.words(words)
+    near = similarity(index.label_vectors(np.concatenate((predicates, others))), vectors).astype(np.float64)
+    near = np.maximum(0.0, near - _UNRELATED) / (1.0 - _UNRELATED)
+    return _PREDICATE_MEANING * near[: len(predicates)] + _VALUE_MEANING * near[len(predicates) :]
 
 
 def _members(column: Ints, nodes: Ints) -> NDArray[np.bool_]:

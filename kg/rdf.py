@@ -24,6 +24,7 @@ from groundwire.kg.spell import deletions, neighbours, spellable
 from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
 from groundwire.kg.text import squeeze
 from groundwire.kg.types import GraphInfo
+from groundwire.kg.vectors import Floats32, WordVectors, with_vectors
 from groundwire.kg.words import label_stems
 
 
@@ -35,8 +36,9 @@ class RdflibRetriever(IndexRetriever):
         graph: rdflib.Graph,
         settings: GraphSettings | None = None,
         hashes: Mapping[str, str] | None = None,
+        vectors: WordVectors | None = None,
     ) -> None:
-        super().__init__(RdflibIndex(graph, settings or GraphSettings(), hashes))
+        super().__init__(RdflibIndex(graph, with_vectors(settings or GraphSettings(), vectors), hashes, vectors))
 
 
 def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | None) -> None:
@@ -47,8 +49,15 @@ def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | 
 class RdflibIndex(GraphIndex):
     """Labels and word statistics of an rdflib graph in dictionaries; nodes and words are numbered as they are seen."""
 
-    def __init__(self, graph: rdflib.Graph, settings: GraphSettings, hashes: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        graph: rdflib.Graph,
+        settings: GraphSettings,
+        hashes: Mapping[str, str] | None,
+        vectors: WordVectors | None,
+    ) -> None:
         self.settings = settings
+        self.vectors = vectors
         self._graph = graph
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
@@ -314,3 +323,8 @@ class RdflibIndex(GraphIndex):
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
         """Whether each label holds a digit."""
         return np.fromiter((any(map(str.isdigit, self.label(node))) for node in nodes.tolist()), bool, len(nodes))
+
+    def label_vectors(self, nodes: Ints) -> Floats32:
+        """The vectors of the nodes' labels."""
+        assert self.vectors is not None
+        return self.vectors.labels([self.label(node) for node in nodes.tolist()]).astype(np.float32)

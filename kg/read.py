@@ -15,6 +15,7 @@ import pyoxigraph as ox
 import rdflib
 
 from groundwire.kg.errors import SourceError
+from groundwire.kg.guard import guarded
 from groundwire.kg.terms import Quad, literal_key
 
 FORMATS = {
@@ -90,7 +91,7 @@ def _file_quads(path: Path, prefix: str) -> Iterator[Quad]:
 
     with _open(path) as stream:
         try:
-            for quad in ox.parse(stream, format=syntax, base_iri=path.absolute().as_uri()):
+            for quad in ox.parse(guarded(stream, syntax, str(path)), format=syntax, base_iri=path.absolute().as_uri()):
                 s, p, o, g = quad
                 if type(o) is node:
                     obj = o.value

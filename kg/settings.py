@@ -39,7 +39,8 @@ class GraphSettings:
 
     The order of `label_predicates` and of `languages` is the order of preference for the label that people read; an
     empty language stands for literals without a language tag. `ignored_predicates` are no evidence.
-    `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
+    `vectors` is the digest of the word vectors that triples are ranked with, empty without; compiler and retrievers set
+    it. `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
     """
 
     label_predicates: tuple[str, ...] = (
@@ -82,6 +83,7 @@ class GraphSettings:
     )
     schema_classes: tuple[str, ...] = _SCHEMA_CLASSES
     languages: tuple[str, ...] = ("en", "")
+    vectors: str = ""
     outgoing_limit: int = 1024
     incoming_limit: int = 256
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from groundwire.kg import Evidence, GraphInfo, Mention, compile_graph, open_graph
+from groundwire.kg import Evidence, GraphInfo, Mention, WordVectors, compile_graph, open_graph
 
 
 @click.group()
@@ -30,15 +30,21 @@ _texts = click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @kg.command("compile")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write; replaced as a whole.")
-def compile_(sources: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path),
+    help="Folder of a text encoder (model.safetensors, tokenizer.json): rank triples by meaning too.",
+)
+def compile_(sources: tuple[Path, ...], out: Path, encoder: Path | None) -> None:
     """Compile RDF files (Turtle, N-Triples, N-Quads, TriG, JSON-LD, RDF/XML; gzipped or not) to a folder."""
+    vectors = WordVectors.from_encoder(encoder) if encoder else None
     with _progress() as bar:
         task = bar.add_task("read", total=None, count="")
 
         def report(step: str, count: int) -> None:
             bar.update(task, description=step, count=f"{count:,}" if count else "")
 
-        compile_graph(sources, out, progress=report)
+        compile_graph(sources, out, progress=report, vectors=vectors)
     with closing(open_graph(out)) as retriever:
         info = retriever.info
     click.echo(f"{out}: {_numbers(info)}, version {info.version[:12]}", err=True)
