@@ -16,14 +16,15 @@ from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
 from groundwire.kg import open_graph
-from groundwire.server import service_knowledge, service_model, service_prediction
+from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.config import ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.models import Models
 from groundwire.server.pipeline import Pipeline
+from groundwire.server.text_model import TextModel
 
-SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME)
+SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
 # gRPC cancels the calls that it holds and has not handed over when it stops, which says less to a client than our
 # refusal. So the server goes on refusing until no call came for the pause, at most for the farewell.
 PAUSE_SECONDS, FAREWELL_SECONDS = 0.1, 2.0
@@ -89,6 +90,9 @@ class Server:
             service_prediction.NAME: service_prediction.PredictionService(self.models, limits, self.gate).handlers(),
             service_knowledge.NAME: knowledge.handlers(self.gate),
             service_model.NAME: service_model.ModelService(self.models).handlers(self.gate),
+            service_inference.NAME: service_inference.InferenceService(
+                [TextModel(pipeline) for pipeline in self.models.all()], limits, self.gate
+            ).handlers(),
         }
         self._grpc = grpc.aio.server(
             options=(

@@ -22,6 +22,7 @@ from groundwire.server.errors import (
     ShuttingDownError,
 )
 from groundwire.server.runtime import Outputs
+from groundwire.server.statistics import Record, Statistics
 
 Run = Callable[[Sequence[EncodedPair]], Awaitable[Outputs]]
 
@@ -44,6 +45,15 @@ class _Job:
     future: asyncio.Future[Outputs]
     deadline: float | None
     done: list[tuple[list[int], Outputs]] = field(default_factory=list)  # positions in the job, and their outputs
+    record: Record = field(default_factory=Record)
+    queued: float = field(default_factory=time.perf_counter)
+    ran: bool = False
+
+    def start(self, now: float) -> None:
+        """Some of its rows run now."""
+        if not self.ran:
+            self.ran = True
+            self.record.queue = now - self.queued
 
     def deliver(self, positions: list[int], outputs: Outputs) -> None:
         """Take the outputs of some rows; the last ones complete the job, in the order of its rows."""
@@ -80,10 +90,12 @@ class Batcher:
     Args:
         run: runs one batch, of at least one row.
         limits: `batch_rows`, `batch_tokens` and `queue_rows` apply.
+        statistics: where the runs are counted.
     """
 
-    def __init__(self, run: Run, limits: Limits) -> None:
+    def __init__(self, run: Run, limits: Limits, statistics: Statistics | None = None) -> None:
         self._run = run
+        self._statistics = statistics or Statistics()
         self._limits = limits
         self._rows: deque[_Row] = deque()
         self._wake = asyncio.Event()
@@ -91,8 +103,12 @@ class Batcher:
         self._tokens_per_second = INITIAL_TOKENS_PER_SECOND
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
 
-    async def infer(self, rows: Sequence[EncodedPair], deadline: float | None = None) -> Outputs:
+    async def infer(
+        self, rows: Sequence[EncodedPair], deadline: float | None = None, record: Record | None = None
+    ) -> Outputs:
         """Outputs of `rows`, at least one, in their order. `deadline` is in the time of the event loop.
+
+        The time in the queue and in the model goes to `record`.
 
         When the caller is cancelled, or the deadline passes, the rows that have not run are dropped.
 
@@ -104,7 +120,7 @@ class Batcher:
             InferenceError: the model failed on a batch that held one of the rows.
         """
         self._admit(rows)
-        job = _Job(len(rows), asyncio.get_running_loop().create_future(), deadline)
+        job = _Job(len(rows), asyncio.get_running_loop().create_future(), deadline, record=record or Record())
         self._rows.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
         self._wake.set()
         if deadline is None:
@@ -208,6 +224,8 @@ class Batcher:
             positions, indices = jobs.setdefault(row.job, ([], []))
             positions.append(row.position)
             indices.append(index)
+        for job in jobs:
+            job.start(started)
         try:
             outputs = await self._run([row.encoded for row in batch])
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
@@ -217,6 +235,9 @@ class Batcher:
                 job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
             return
         elapsed = max(time.perf_counter() - started, 1e-6)
-        self._tokens_per_second += 0.2 * (sum(row.length for row in batch) / elapsed - self._tokens_per_second)
+        tokens = sum(row.length for row in batch)
+        self._tokens_per_second += 0.2 * (tokens / elapsed - self._tokens_per_second)
+        self._statistics.ran(len(batch), tokens, elapsed)
         for job, (positions, indices) in jobs.items():
+            job.record.infer += elapsed
             job.deliver(positions, outputs.take(indices))

@@ -33,6 +33,14 @@ class UnknownModelError(ServerError):
     """A request names a model that is not loaded."""
 
 
+class UnsupportedError(ServerError):
+    """A request asks for a part of a protocol that this server does not offer."""
+
+
+class FixedModelsError(ServerError):
+    """A request would load or unload a model, and this server holds those that it was started with."""
+
+
 class QueueFullError(ServerError):
     """More rows wait for a model than its queue holds.
 

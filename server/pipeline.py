@@ -16,6 +16,7 @@ from groundwire.server.config import Limits, Provider
 from groundwire.server.convert import to_evidence, to_mentions
 from groundwire.server.probes import perturb
 from groundwire.server.runtime import Outputs, Runtime
+from groundwire.server.statistics import Statistics
 from groundwire.server.uncertainty import Judge, Verdicts, count_conflicts
 from groundwire.server.validate import check_inputs, check_options
 from groundwire.v1 import prediction_pb2
@@ -75,6 +76,7 @@ class Pipeline:
         self._judge = Judge(bundle.manifest)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
         self._batcher: Batcher | None = None
+        self.statistics = Statistics()
         self._inline = retriever.info.retriever == "compiled"
 
     @property
@@ -88,7 +90,7 @@ class Pipeline:
         async def run(rows: Sequence[EncodedPair]) -> Outputs:
             return await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows)
 
-        self._batcher = Batcher(run, self.limits)
+        self._batcher = Batcher(run, self.limits, self.statistics)
         return self
 
     async def __aexit__(
@@ -112,13 +114,18 @@ class Pipeline:
             GraphError: the graph could not be asked.
         """
         options = options or prediction_pb2.PredictOptions()
-        check_inputs(inputs, self.limits)
-        check_options(options, self.bundle.manifest.inputs.top_k)
-        batcher = self.batcher
-        batcher.check_room(len(inputs))
-        prepared = await self._prepare_all(inputs, options)
-        outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline)
-        return self._decide_all(inputs, options, prepared, outputs)
+        with self.statistics.request() as record:
+            check_inputs(inputs, self.limits)
+            check_options(options, self.bundle.manifest.inputs.top_k)
+            batcher = self.batcher
+            batcher.check_room(len(inputs))
+            prepared = await self._prepare_all(inputs, options)
+            record.prepare = record.since()
+            outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
+            inferred = record.since()
+            predictions = self._decide_all(inputs, options, prepared, outputs)
+            record.decide = record.since() - inferred
+            return predictions
 
     async def _prepare_all(
         self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions

@@ -5,6 +5,7 @@ Messages are parsed here and not by gRPC, which answers bytes that are no messag
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -36,13 +37,13 @@ def parse(kind: type[Request], content: bytes) -> Request:
 
 
 def unary(
-    gate: Gate, kind: type[Request], method: Callable[[Request, Deadline], Awaitable[Response]]
+    gate: Gate | None, kind: type[Request], method: Callable[[Request, Deadline], Awaitable[Response]]
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """A handler that answers one message of `kind` with one message."""
+    """A handler that answers one message of `kind` with one message; without a gate, also while the server drains."""
 
     async def handle(content: bytes, context: Context) -> bytes | None:
         try:
-            with gate.enter():
+            with gate.enter() if gate else nullcontext():
                 return (await method(parse(kind, content), _deadline(context))).SerializeToString()
         except Exception as error:  # the one place where errors become statuses
             await abort(context, error)

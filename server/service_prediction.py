@@ -1,6 +1,5 @@
 """PredictionService: one request, or a stream of them answered in order of completion."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import grpc
@@ -8,17 +7,16 @@ from google.protobuf import wrappers_pb2
 from google.protobuf.message import DecodeError
 
 from groundwire.server.config import Limits
-from groundwire.server.errors import InvalidRequestError, ShuttingDownError
+from groundwire.server.errors import InvalidRequestError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.models import Models
 from groundwire.server.rpc import Deadline, parse, stream, unary
 from groundwire.server.status import to_status
+from groundwire.server.streams import answer_all
 from groundwire.server.validate import check_input
 from groundwire.v1 import prediction_pb2
 
 NAME = "groundwire.v1.PredictionService"
-
-_CLOSING = b"closing"  # compared by identity, so it can't be mistaken for a message
 
 
 class PredictionService:
@@ -54,7 +52,7 @@ class PredictionService:
             graph_version=pipeline.retriever.info.version,
         )
 
-    async def predict_stream(
+    def predict_stream(
         self, contents: AsyncIterator[bytes], deadline: Deadline
     ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
         """Answer each message of a stream, at most `stream_in_flight` at once, in order of completion.
@@ -65,46 +63,13 @@ class PredictionService:
         Raises:
             ShuttingDownError: after the last answer, when the client had not ended the stream.
         """
-        answers: asyncio.Queue[prediction_pb2.PredictStreamResponse | None] = asyncio.Queue()
-        slots = asyncio.Semaphore(self._limits.stream_in_flight)
-
-        async def answer(content: bytes) -> None:
-            await answers.put(await self._answer(content, deadline))
-
-        async def read() -> bool:
-            """Read and answer; whether the client ended the stream, and not the server's shutdown."""
-            try:
-                async with asyncio.TaskGroup() as group:
-                    while (content := await self._next(contents, slots)) is not None:
-                        if content is _CLOSING:
-                            return False
-                        group.create_task(answer(content))
-                return True
-            finally:
-                answers.put_nowait(None)
-
-        reader = asyncio.create_task(read())
-        try:
-            while (response := await answers.get()) is not None:
-                yield response
-                slots.release()
-            if not await reader:
-                raise ShuttingDownError("the server is shutting down; send what is unanswered to another one")
-        finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-
-    async def _next(self, contents: AsyncIterator[bytes], slots: asyncio.Semaphore) -> bytes | None:
-        """The next message of a stream once a slot is free; none at its end, `_CLOSING` when the server shuts down."""
-        await slots.acquire()
-        following = asyncio.create_task(_read(contents))
-        closing = asyncio.create_task(self._gate.closing.wait())
-        try:
-            await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
-            return following.result() if following.done() else _CLOSING
-        finally:
-            following.cancel()
-            closing.cancel()
+        return answer_all(
+            contents,
+            lambda content: self._answer(content, deadline),
+            self._gate,
+            in_flight=self._limits.stream_in_flight,
+            ordered=False,
+        )
 
     async def _answer(self, content: bytes, deadline: Deadline) -> prediction_pb2.PredictStreamResponse:
         """Predict one message of a stream; an error becomes the answer."""
@@ -125,10 +90,6 @@ class PredictionService:
             model_version=pipeline.bundle.manifest.version,
             graph_version=pipeline.retriever.info.version,
         )
-
-
-async def _read(contents: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(contents, None)
 
 
 def _failure(request_id: str, error: Exception) -> prediction_pb2.PredictStreamResponse:

@@ -14,12 +14,14 @@ from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, Un
 from groundwire.server.errors import (
     ConfigurationError,
     DeadlineExceededError,
+    FixedModelsError,
     InferenceError,
     InvalidRequestError,
     ProviderError,
     QueueFullError,
     ShuttingDownError,
     UnknownModelError,
+    UnsupportedError,
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -29,6 +31,8 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     UnknownEntityError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    FixedModelsError: grpc.StatusCode.UNAVAILABLE,  # as Triton answers without explicit model control
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDownError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
