@@ -93,11 +93,19 @@ class TextTask:
         head_logits: Tensor = self.model(point, batch.mask, batch.types)[0]
         return head_logits.mean(dim=1)
 
-    def loss(self, point: Tensor, batch: TextBatch) -> Tensor:
-        """Mean cross-entropy of the heads, each on its own: an ensemble is trained member by member."""
+    def outputs(self, point: Tensor, batch: TextBatch) -> Tensor:
+        """Logits of each head, [B, K, C]."""
         head_logits: Tensor = self.model(point, batch.mask, batch.types)[0]
-        rows, heads, _ = head_logits.shape
-        return cross_entropy(head_logits.reshape(rows * heads, -1), batch.labels.repeat_interleave(heads))
+        return head_logits
+
+    def loss_of(self, outputs: Tensor, batch: TextBatch) -> Tensor:
+        """Mean cross-entropy of the heads, each on its own: an ensemble is trained member by member."""
+        rows, heads, _ = outputs.shape
+        return cross_entropy(outputs.reshape(rows * heads, -1), batch.labels.repeat_interleave(heads))
+
+    def loss(self, point: Tensor, batch: TextBatch) -> Tensor:
+        """Mean loss at a point."""
+        return self.loss_of(self.outputs(point, batch), batch)
 
 
 def resolve_encoder(name: str) -> Path | str:

@@ -220,7 +220,7 @@ def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
     adversary = None
     if hostile.epsilon > 0:
         threat = Threat(hostile.epsilon, hostile.norm, hostile.steps)
-        adversary = Adversary(threat, hostile.weight, hostile.first_epoch)
+        adversary = Adversary(threat, hostile.weight, hostile.first_epoch, hostile.method)
     history = fit(
         TextTask(model), batches, torch.optim.AdamW(groups), Schedule(settings.epochs, settings.warmup),
         adversary=adversary, checkpoint=Checkpoint(work / "checkpoint.pt"),

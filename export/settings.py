@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from groundwire.export.attacks import NORMS
 from groundwire.export.errors import RecipeError
+from groundwire.export.objectives import OBJECTIVES
 
 S = TypeVar("S")
 
@@ -47,8 +48,12 @@ class EncoderSettings:
 
 @dataclass(frozen=True, slots=True)
 class AdversarySettings:
-    """Adversarial training on word embeddings. `epsilon` 0 trains plainly; it is in units of the embeddings."""
+    """Adversarial training on word embeddings. `epsilon` 0 trains plainly; it is in units of the embeddings.
 
+    `method`: "pgd", "trades" or "freelb"; see `groundwire.export.objectives`.
+    """
+
+    method: str = "pgd"
     epsilon: float = 0.0
     norm: str = "linf"
     steps: int = 1
@@ -158,6 +163,11 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
         (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),
         (0 <= train.evidence_dropout < 1, "train.evidence_dropout must be 0 or more and below 1"),
+        (train.adversary.method in OBJECTIVES, f"train.adversary.method must be one of {', '.join(OBJECTIVES)}"),
+        (
+            train.adversary.method != "trades" or train.adversary.weight < 1,
+            "train.adversary.weight must be below 1 for trades: without the clean loss nothing tells the labels",
+        ),
         (train.adversary.norm in NORMS, f"train.adversary.norm must be one of {', '.join(NORMS)}"),
         (0 < train.adversary.weight <= 1, "train.adversary.weight must be above 0 and at most 1"),
         (train.adversary.epsilon >= 0 and train.adversary.steps >= 1, "train.adversary needs epsilon >= 0, steps >= 1"),

@@ -1,11 +1,6 @@
 """Training, plain and adversarial, for anything that has a point to perturb.
 
-The adversarial objective is the min-max of Madry et al. 2018 with the clean loss mixed in:
-
-    min over θ of  (1 - w) · loss(x) + w · max over ‖δ‖ ≤ ε of loss(x + δ)
-
-The first ascent step reuses the gradient that the clean pass gives anyway, so k steps cost k + 1 passes a batch, not
-k + 2 (in the spirit of Shafahi et al. 2019, "free" adversarial training).
+The adversarial objectives (PGD's min-max, TRADES, FreeLB) are in `groundwire.export.objectives`.
 """
 
 import math
@@ -21,31 +16,11 @@ from torch.nn.functional import cross_entropy
 
 from groundwire.export.attacks import Threat
 from groundwire.export.errors import StageError
+from groundwire.export.objectives import OBJECTIVES, Task
 from groundwire.export.progress import bar
 
 B = TypeVar("B")
-B_contra = TypeVar("B_contra", contravariant=True)
 B_co = TypeVar("B_co", covariant=True)
-
-
-class Task(Protocol[B_contra]):
-    """A model with its loss, seen from a point that may be perturbed. [B, ...] points, [B, C] logits, scalar losses."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained."""
-
-    def point(self, batch: B_contra) -> Tensor:
-        """What an attack moves."""
-
-    def mask(self, batch: B_contra) -> Tensor | None:
-        """0 where nothing may change; None when all may."""
-
-    def logits(self, point: Tensor, batch: B_contra) -> Tensor:
-        """Logits at a point."""
-
-    def loss(self, point: Tensor, batch: B_contra) -> Tensor:
-        """Mean loss at a point."""
 
 
 class Batches(Protocol[B_co]):
@@ -75,9 +50,15 @@ class TensorTask:
         out: Tensor = self.model(point)
         return out
 
-    def loss(self, point: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+    outputs = logits
+
+    def loss_of(self, outputs: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy."""
-        return cross_entropy(self.logits(point, batch), batch[1])
+        return cross_entropy(outputs, batch[1])
+
+    def loss(self, point: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy at a point."""
+        return self.loss_of(self.outputs(point, batch), batch)
 
 
 class TensorBatches:
@@ -100,11 +81,15 @@ class TensorBatches:
 
 @dataclass(frozen=True, slots=True)
 class Adversary:
-    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], and the first epoch."""
+    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], and the first epoch.
+
+    `method` is a key of `OBJECTIVES`: "pgd", "trades" or "freelb".
+    """
 
     threat: Threat
     weight: float = 0.5
     first_epoch: int = 0
+    method: str = "pgd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,31 +139,6 @@ class Checkpoint(Generic[B]):
             return None
         state: dict[str, Any] = torch.load(self.path, weights_only=True)
         return state
-
-
-def adversarial_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> tuple[float, float]:
-    """Accumulate the parameter gradients of the mixed loss of one batch. Returns (clean loss, adversarial loss)."""
-    point = task.point(batch)
-    mask = task.mask(batch)
-    delta = torch.zeros_like(point, requires_grad=True)
-    clean = task.loss(point + delta, batch)
-    if weight < 1.0:
-        # One pass back gives the parameters their clean gradient and the attack its first direction.
-        ((1.0 - weight) * clean).backward()  # type: ignore[no-untyped-call]
-        gradient = delta.grad
-    else:
-        (gradient,) = torch.autograd.grad(clean, delta)
-    assert gradient is not None
-    with torch.no_grad():
-        moved = threat.move(point.detach(), delta.detach(), gradient, mask)
-    for _ in range(threat.steps - 1):
-        moved.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(task.loss(task.point(batch).detach() + moved, batch), moved)
-        with torch.no_grad():
-            moved = threat.move(point.detach(), moved.detach(), gradient, mask)
-    adversarial = task.loss(task.point(batch) + moved.detach(), batch)
-    (weight * adversarial).backward()  # type: ignore[no-untyped-call]
-    return float(clean.detach()), float(adversarial.detach())
 
 
 def fit(
@@ -233,7 +193,8 @@ def fit(
                     continue
                 optimizer.zero_grad(set_to_none=True)
                 if adversary is not None and hostile:
-                    clean, hard = adversarial_backward(task, batch, adversary.threat, adversary.weight)
+                    objective = OBJECTIVES[adversary.method]
+                    clean, hard = objective(task, batch, adversary.threat, adversary.weight)
                 else:
                     loss = task.loss(task.point(batch), batch)
                     loss.backward()  # type: ignore[no-untyped-call]

@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from groundwire.export.attacks import Threat
 from groundwire.export.errors import StageError
+from groundwire.export.objectives import adversarial_backward
 from groundwire.export.train import (
     Adversary,
     Checkpoint,
     Schedule,
     TensorBatches,
     TensorTask,
-    adversarial_backward,
     fit,
 )  # fmt: skip
 
