@@ -15,7 +15,28 @@ RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 BASE = "http://synthetic.example/"
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "il")]
 PROPERTIES = ["birth place", "occupation", "employer", "award received", "founded", "population", "genre", "language"]
-FILLER = "was said to have been seen near the old harbour when rain fell over the hills and people told stories".split()
+FILLER = [
+    "was",
+    "said",
+    "to",
+    "have",
+    "been",
+    "seen",
+    "near",
+    "the",
+    "old",
+    "harbour",
+    "when",
+    "rain",
+    "fell",
+    "over",
+    "the",
+    "hills",
+    "and",
+    "people",
+    "told",
+    "stories",
+]
 
 
 def vocabulary(count: int) -> list[str]:

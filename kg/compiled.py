@@ -49,6 +49,23 @@ class _Strings:
         start, end = self._offsets[number : number + 2].tolist()
         return self._blob[start:end].decode("utf-8", "surrogatepass")
 
+    def find(self, wanted: str) -> int | None:
+        """The number of a string among sorted ones, None when it is not there."""
+        sought = wanted.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
+        blob, offsets = self._blob, self._offsets
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            start, end = offsets[middle : middle + 2].tolist()
+            found = blob[start:end]
+            if found == sought:
+                return middle
+            if found < sought:
+                low = middle + 1
+            else:
+                high = middle
+        return None
+
 
 def _equal(table: NDArray[np.uint64], hashes: NDArray[np.uint64], owners: Ints) -> list[tuple[int, int]]:
     """(owner, entry) for each entry of the sorted `table` that equals the hash of that owner."""
@@ -194,14 +211,7 @@ class CompiledIndex(GraphIndex):
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
-        low, high = 0, len(self._terms)
-        while low < high:
-            middle = (low + high) // 2
-            if self._terms[middle] < iri:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self._terms) and self._terms[low] == iri else None
+        return self._terms.find(iri)
 
     def key(self, node: int) -> str:
         """The string form of a node."""

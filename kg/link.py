@@ -18,15 +18,16 @@ from groundwire.kg.surface import FEATURES, Written, features, written_spans
 from groundwire.kg.text import Words
 from groundwire.kg.types import Candidate, Mention
 
-_LOWEST_SCORE = 0.2
+_LOWEST_SCORE = 0.28
 _SHORTEST_RESPACED = 5  # letters: "in C" is not "Inc"
 _MOST_CANDIDATES = 64
 _SHOWN_CANDIDATES = 16
-_CERTAIN = 0.9  # a span of one candidate that is written so plainly needs no context
+_CERTAIN = 0.93  # a span of one candidate that is written so plainly needs no context
 
-# Log odds, fitted by scripts/fit_kg_scores.py. Three are held back by hand: what opens a sentence is often the topic in
-# the data, and not elsewhere; a stop word or a number may be a name, but those of the data hardly are.
-_BIAS = 0.3
+# Log odds, fitted by scripts/fit_kg_scores.py. Some are held back by hand: what opens a sentence is often the topic in
+# the data, and not elsewhere; a stop word or a number may be a name, but those of the data hardly are. The bias is
+# above the fitted one (0.03), since of the readings that were fitted only the best of each place become mentions.
+_BIAS = 0.9
 _WEIGHTS = {
     "alternative": -1.0,
     "part": -1.8,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.index import Facts, GraphIndex, Ints
 from groundwire.kg.stems import stem
+from groundwire.kg.terms import is_literal
 from groundwire.kg.text import Words
 from groundwire.kg.vectors import similarity
 
@@ -29,7 +30,8 @@ _LENGTH_PENALTY = 0.08
 _PRIOR = 0.4
 _TYPE_PRIOR = 0.35
 _QUANTITY_PRIOR = 0.8
-_LINK_BONUS = 12.0
+_LINK_BONUS = 12.0  # a triple between two entities of the text
+_PATH_BONUS = 4.0  # half of a path of two triples between them
 _UNRELATED = 0.3  # words of unrelated meaning have cosines up to about this
 _PREDICATE_MEANING, _VALUE_MEANING = 3.0, 1.5
 _MOST_CONTENT = 256  # words of the text whose meaning is compared
@@ -138,6 +140,8 @@ def rank(index: GraphIndex, query: Query, facts: Facts, nodes: Sequence[int]) ->
     pairs = ((about << 32) + facts.predicates).tolist()
     sizes = Counter(pairs)
     raw += _PRIOR / np.array([sizes[pair] for pair in pairs])
+    if len(nodes) > 1:
+        raw += _on_paths(index, about, others, facts.predicates) * _PATH_BONUS
     if index.vectors is not None:
         raw += _meaning(index, query, facts.predicates, others, named)
     raw += (facts.predicates == index.type_node) * _TYPE_PRIOR
@@ -145,6 +149,24 @@ def rank(index: GraphIndex, query: Query, facts: Facts, nodes: Sequence[int]) ->
         raw += index.has_digit(others) * _QUANTITY_PRIOR
     raw += (from_subject & to_object & (facts.subjects != facts.objects)) * _LINK_BONUS
     return Ranking(raw / (raw + _HALF), words[hit], owners % max(1, count), named)
+
+
+def _on_paths(index: GraphIndex, about: Ints, others: Ints, predicates: Ints) -> NDArray[np.bool_]:
+    """Which facts are half of a path of two triples between two of the entities. Shape as `about`.
+
+    The node in the middle is no literal and not reached by rdf:type: all of one class would be on paths.
+    """
+    reached: dict[int, int] = {}
+    middles: set[int] = set()
+    for one, other, predicate in zip(about.tolist(), others.tolist(), predicates.tolist(), strict=True):
+        if predicate != index.type_node and one != other and reached.setdefault(other, one) != one:
+            middles.add(other)
+    middles = {node for node in middles if not is_literal(index.key(node))}
+    if not middles:
+        return np.zeros(len(others), dtype=bool)
+    found: NDArray[np.bool_] = np.isin(others, np.fromiter(middles, np.int64, len(middles)))
+    found &= predicates != index.type_node
+    return found
 
 
 def _meaning(index: GraphIndex, query: Query, predicates: Ints, others: Ints, named: Ints) -> Floats:

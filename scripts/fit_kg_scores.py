@@ -75,7 +75,7 @@ def rows_of(retriever: CompiledRetriever, text: str, verdict) -> tuple[list[list
     context = dict(zip(nodes, shared_words(index, make_query(index, words), nodes), strict=True)) if nodes else {}
     rows, verdicts = [], []
     best: dict[tuple, tuple] = {}
-    for place, span, posting, values, good in readings:
+    for place, _, posting, values, good in readings:
         if good is None:
             continue
         inner = any(a <= place[0] and place[1] <= b and (a, b) != place for a, b in right)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groundwire.kg import CompiledRetriever, Evidence, Retriever, Term, verbalise_evidence
+from groundwire.kg import CompiledRetriever, Evidence, Retriever, Term, open_graph, verbalise_evidence
 
 E = "http://example.org/"
 
@@ -44,6 +44,17 @@ def test_evidence_about_the_text_comes_first(cities: Retriever) -> None:
 def test_a_triple_between_two_linked_entities_leads(cities: Retriever) -> None:
     grounding = cities.ground("Paris belongs to France.", 5)
     assert grounding.evidence[0].text == "Paris capital of: France"
+
+
+def test_paths_of_two_triples_between_linked_entities_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "paths.ttl"
+    path.write_text(
+        "@prefix : <http://example.org/> . @prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .\n"
+        ':ada rdfs:label "Ada Lovelace" ; a :Person ; :wrote :notes ; :aunt "Ann" ; :age 36 .\n'
+        ':bab rdfs:label "Charles Babbage" ; a :Person ; :age 36 ; :bride "Georgiana" ; :correspondedOn :notes .\n'
+    )
+    texts = [f.text for f in open_graph(path).ground("Ada Lovelace met Charles Babbage", 10).evidence]
+    assert set(texts[:2]) == {"Ada Lovelace wrote: notes", "Charles Babbage corresponded On: notes"}
 
 
 def test_triples_are_found_in_both_directions_without_names_and_descriptions(cities: Retriever) -> None:
