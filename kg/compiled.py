@@ -28,7 +28,7 @@ _MOST_TERMS = 1 << 15  # kept ready, about 20 MB
 class CompiledRetriever(IndexRetriever):
     """A `Retriever` on a folder made by `compile_graph`. Raises `CompiledGraphError` when the folder is not whole.
 
-    Folders of up to 128 MiB are hashed whole when opened, larger ones by sample; `full_check` decides otherwise.
+    Folders of up to 64 MiB are hashed whole when opened, larger ones by sample; `full_check` decides otherwise.
     """
 
     def __init__(self, path: str | os.PathLike[str], full_check: bool | None = None) -> None:

@@ -51,7 +51,7 @@ FORMAT_VERSION = 1
 META = "meta.json"
 _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.
-_FULL_CHECK = 128 << 20
+_FULL_CHECK = 64 << 20
 _SAMPLES = 16
 _ENTRY = {"size": int, "sha256": str, "sample_sha256": str}
 
