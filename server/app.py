@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +16,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
-from groundwire.kg import open_graph
+from groundwire.kg import Retriever, open_graph
 from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.config import ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.lifecycle import Gate
+from groundwire.server.metrics import Metrics, ModelMetrics, exposed
 from groundwire.server.models import Models
+from groundwire.server.observe import Observer
 from groundwire.server.pipeline import Pipeline
 from groundwire.server.text_model import TextModel
 
@@ -44,6 +47,7 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.address = ""
+        self.metrics_address = ""
         self.models: Models
         self.gate: Gate
         self._health: health.aio.HealthServicer
@@ -78,9 +82,8 @@ class Server:
         host, port = split_address(config.listen)
         retriever = open_graph(config.graph)
         stack.callback(retriever.close)
-        self.models = Models(
-            [Pipeline(open_bundle(path), retriever, limits, config.provider, config.threads) for path in config.bundles]
-        )
+        metrics = Metrics() if config.metrics else None
+        self.models = Models([self._pipeline(path, retriever, metrics) for path in config.bundles])
         for pipeline in self.models.all():
             await stack.enter_async_context(pipeline)
         self.gate = Gate()
@@ -95,10 +98,11 @@ class Server:
             ).handlers(),
         }
         self._grpc = grpc.aio.server(
+            interceptors=(Observer(metrics),) if metrics else (),
             options=(
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.so_reuseport", int(config.reuse_port)),
-            )
+            ),
         )
         for name, methods in handlers.items():
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
@@ -113,11 +117,19 @@ class Server:
                 "Choose another with --listen; port 0 takes a free one."
             ) from error
         self.address = f"{host}:{port}"
+        if metrics and not config.reuse_port:
+            self.metrics_address = stack.enter_context(exposed(metrics.registry, config.metrics))
+            _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         stack.push_async_callback(self._grpc.stop, PAUSE_SECONDS)
         _log.info("ready", extra={"fields": {"address": self.address, "graph": retriever.info.version}})
+
+    def _pipeline(self, path: Path, retriever: Retriever, metrics: Metrics | None) -> Pipeline:
+        bundle = open_bundle(path)
+        sink = ModelMetrics(metrics, bundle.manifest.name) if metrics else None
+        return Pipeline(bundle, retriever, self.config.limits, self.config.provider, self.config.threads, sink)
 
 
 def serve(config: ServerConfig) -> int:
@@ -155,11 +167,13 @@ async def _serve(config: ServerConfig) -> int:
 class BackgroundServer:
     """A server on a thread of its own, for tests, notebooks and the demo: `with BackgroundServer(config) as server`.
 
-    `address` is where it listens. Raises on entering what `Server` raises.
+    `address` is where it listens, `metrics_address` where it answers Prometheus, if it does. Raises on entering what
+    `Server` raises.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self.address = ""
+        self.metrics_address = ""
         self._config = config
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -194,6 +208,6 @@ class BackgroundServer:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         async with Server(self._config) as server:
-            self.address = server.address
+            self.address, self.metrics_address = server.address, server.metrics_address
             self._ready.set()
             await self._stopped.wait()

@@ -123,6 +123,7 @@ class Batcher:
         job = _Job(len(rows), asyncio.get_running_loop().create_future(), deadline, record=record or Record())
         self._rows.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
         self._wake.set()
+        self._statistics.waiting(len(self._rows))
         if deadline is None:
             return await job.future
         try:
@@ -177,6 +178,7 @@ class Batcher:
         """The owner: form a batch, run it, hand out its answers, until closed and empty."""
         while True:
             batch = self._next_batch()
+            self._statistics.waiting(len(self._rows))
             if batch:
                 await self._run_batch(batch)
             elif self._closing:

@@ -46,7 +46,8 @@ class ServerConfig:
 
     `bundles` are folders of bundles, `graph` is a compiled graph or an RDF file. `listen` is `HOST:PORT`; port 0 takes
     a free one. `threads` are ONNX Runtime's per model, 0 for all cores. `reuse_port` lets several processes share the
-    port; alone, a server refuses a port that is in use.
+    port; alone, a server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for
+    none; of several processes, the supervisor has that port.
     """
 
     bundles: tuple[Path, ...]
@@ -55,6 +56,7 @@ class ServerConfig:
     provider: Provider = "auto"
     threads: int = 0
     reuse_port: bool = False
+    metrics: str = ""
     limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> str:

@@ -1,6 +1,7 @@
 """The way of a request: link, retrieve, encode, infer, decide. It knows nothing of gRPC, so it also runs in process."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from groundwire.server.config import Limits, Provider
 from groundwire.server.convert import to_evidence, to_mentions
 from groundwire.server.probes import perturb
 from groundwire.server.runtime import Outputs, Runtime
-from groundwire.server.statistics import Statistics
+from groundwire.server.statistics import Record, Sink, Statistics
 from groundwire.server.uncertainty import Judge, Verdicts, count_conflicts
 from groundwire.server.validate import check_inputs, check_options
 from groundwire.v1 import prediction_pb2
@@ -51,6 +52,7 @@ class Pipeline:
         limits: bounds on requests, batches and queue.
         provider: execution provider of the model.
         threads: ONNX Runtime's threads, 0 for all cores.
+        sink: told of what `statistics` counts.
 
     Raises:
         BundleError: tokenizer or model can't be used.
@@ -64,6 +66,7 @@ class Pipeline:
         limits: Limits | None = None,
         provider: Provider = "auto",
         threads: int = 0,
+        sink: Sink | None = None,
     ) -> None:
         self.bundle = bundle
         self.retriever = retriever
@@ -76,7 +79,7 @@ class Pipeline:
         self._judge = Judge(bundle.manifest)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
         self._batcher: Batcher | None = None
-        self.statistics = Statistics()
+        self.statistics = Statistics(sink)
         self._inline = retriever.info.retriever == "compiled"
 
     @property
@@ -119,28 +122,33 @@ class Pipeline:
             check_options(options, self.bundle.manifest.inputs.top_k)
             batcher = self.batcher
             batcher.check_room(len(inputs))
-            prepared = await self._prepare_all(inputs, options)
-            record.prepare = record.since()
+            prepared = await self._prepare_all(inputs, options, record)
+            record.encode = record.since() - record.ground
             outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
             inferred = record.since()
             predictions = self._decide_all(inputs, options, prepared, outputs)
             record.decide = record.since() - inferred
+            self.statistics.predicted(predictions)
             return predictions
 
     async def _prepare_all(
-        self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions
+        self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions, record: Record
     ) -> list[_Prepared]:
         copies = 1 + options.probes
         small = len(inputs) * copies <= INLINE_TEXTS and not options.contributions
         if self._inline and small and sum(len(item.text) for item in inputs) * copies <= INLINE_CODE_POINTS:
-            return [self._prepare(item, options) for item in inputs]
+            return [self._prepare(item, options, record) for item in inputs]
         loop = asyncio.get_running_loop()
-        return [await loop.run_in_executor(self._thread, self._prepare, item, options) for item in inputs]
+        return [await loop.run_in_executor(self._thread, self._prepare, item, options, record) for item in inputs]
 
-    def _prepare(self, item: prediction_pb2.PredictInput, options: prediction_pb2.PredictOptions) -> _Prepared:
+    def _prepare(
+        self, item: prediction_pb2.PredictInput, options: prediction_pb2.PredictOptions, record: Record
+    ) -> _Prepared:
         """Link, retrieve and encode one input."""
         top_k = options.top_k or self.bundle.manifest.inputs.top_k
+        started = time.perf_counter()
         grounding = self.retriever.ground(item.text, top_k, list(item.entities) or None)
+        record.ground += time.perf_counter() - started
         full = self._encoder.encode(item.text, grounding.evidence)
         read = tuple(grounding.evidence[position] for position in full.used)
         rows = [full]

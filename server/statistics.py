@@ -6,9 +6,12 @@ ModelStatistics tells of these numbers as they are.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from groundwire.v1.prediction_pb2 import Prediction
 
 
 @dataclass(slots=True)
@@ -28,11 +31,12 @@ class Duration:
 class Record:
     """Where one request's time goes, in seconds.
 
-    `prepare` is linking, retrieving and encoding; `queue` the wait until the first of its rows ran; `infer` the runs
-    that held its rows; `decide` the rest.
+    `ground` is linking and retrieving; `encode` the rest until the rows are ready; `queue` the wait until the first of
+    its rows ran; `infer` the runs that held its rows; `decide` what is left to do then.
     """
 
-    prepare: float = 0.0
+    ground: float = 0.0
+    encode: float = 0.0
     queue: float = 0.0
     infer: float = 0.0
     decide: float = 0.0
@@ -43,6 +47,22 @@ class Record:
         return time.perf_counter() - self.started
 
 
+class Sink(Protocol):
+    """Who else wants to know; see `groundwire.server.metrics`."""
+
+    def answered(self, record: Record) -> None:
+        """A request was answered."""
+
+    def ran(self, rows: int, tokens: int) -> None:
+        """The model ran."""
+
+    def waiting(self, rows: int) -> None:
+        """So many rows wait."""
+
+    def predicted(self, prediction: Prediction) -> None:
+        """A prediction was made."""
+
+
 class Statistics:
     """Counts and durations of one model.
 
@@ -50,7 +70,8 @@ class Statistics:
     `success`. `batches` are the runs, by their number of rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Sink | None = None) -> None:
+        self.sink = sink
         self.success = Duration()
         self.fail = Duration()
         self.queue = Duration()
@@ -71,11 +92,13 @@ class Statistics:
         except BaseException:  # a request that was cancelled was not answered either
             self.fail.add(record.since())
             raise
-        self.compute_input.add(record.prepare)
+        self.compute_input.add(record.ground + record.encode)
         self.queue.add(record.queue)
         self.compute_infer.add(record.infer)
         self.compute_output.add(record.decide)
         self.success.add(record.since())
+        if self.sink is not None:
+            self.sink.answered(record)
 
     def ran(self, rows: int, tokens: int, seconds: float) -> None:
         """Count one run of the model, of `rows` rows that hold `tokens` tokens without padding."""
@@ -83,3 +106,16 @@ class Statistics:
         self.rows += rows
         self.runs += 1
         self.last_run = time.time()
+        if self.sink is not None:
+            self.sink.ran(rows, tokens)
+
+    def waiting(self, rows: int) -> None:
+        """Say how many rows wait for the model."""
+        if self.sink is not None:
+            self.sink.waiting(rows)
+
+    def predicted(self, predictions: Iterable[Prediction]) -> None:
+        """Count what was decided."""
+        if self.sink is not None:
+            for prediction in predictions:
+                self.sink.predicted(prediction)

@@ -11,15 +11,20 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
+from contextlib import ExitStack
+
+from prometheus_client.multiprocess import mark_process_dead
 
 from groundwire.errors import GroundwireError
 from groundwire.server.app import serve
 from groundwire.server.config import ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.logs import configure_logging
+from groundwire.server.metrics import MULTIPROCESS_DIR, collect_files, exposed
 
 # A worker that dies again and again is started again after this pause, which doubles up to the longest one.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -39,15 +44,22 @@ def supervise(config: ServerConfig, workers: int) -> int:
         ConfigurationError: the address is in use, or a worker can't start; its own message is on stderr.
     """
     holder, address = _reserve(config.listen)
-    with holder:
+    with ExitStack() as stack:
+        stack.enter_context(holder)
+        folder = ""
+        if config.metrics:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="groundwire-metrics-"))
+            at = stack.enter_context(exposed(collect_files(folder), config.metrics))
+            _log.info("metrics", extra={"fields": {"address": at}})
         threads = config.threads or max(1, len(os.sched_getaffinity(0)) // workers)
         config = dataclasses.replace(config, listen=address, threads=threads, reuse_port=True)
-        return asyncio.run(_Supervisor(config, workers).run())
+        return asyncio.run(_Supervisor(config, workers, folder).run())
 
 
 class _Supervisor:
-    def __init__(self, config: ServerConfig, workers: int) -> None:
+    def __init__(self, config: ServerConfig, workers: int, metrics: str) -> None:
         self._config = config
+        self._metrics = metrics  # folder of the workers' metrics, or empty
         self._workers = workers
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
@@ -88,6 +100,9 @@ class _Supervisor:
             process = await self._start(slot, ready)
             code = await process.wait()
             del self._processes[slot]
+            if self._metrics:
+                # Its queue is gone; what it counted stays.
+                mark_process_dead(process.pid, self._metrics)  # type: ignore[no-untyped-call]
             if self._stopping.is_set():
                 ready.set()
                 return int(code != 0)
@@ -111,6 +126,7 @@ class _Supervisor:
             stdout=PIPE,
             # Ctrl-C in a terminal reaches the supervisor alone; it tells the workers once.
             start_new_session=True,
+            env=os.environ | ({MULTIPROCESS_DIR: self._metrics} if self._metrics else {}),
         )
         self._processes[slot] = process
         if self._stopping.is_set():  # the signal came while the process was made

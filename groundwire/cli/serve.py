@@ -23,6 +23,7 @@ _LIMITS = Limits()
     "--graph", required=True, type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file."
 )
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
 @click.option(
     "--provider",
@@ -84,6 +85,7 @@ def serve(
     bundles: tuple[Path, ...],
     graph: Path,
     listen: str,
+    metrics: str,
     workers: int,
     provider: Provider,
     threads: int,
@@ -116,5 +118,5 @@ def serve(
         queue_rows=queue_rows,
         drain_seconds=drain_seconds,
     )
-    config = ServerConfig(bundles, graph, listen, provider, threads, limits=limits)
+    config = ServerConfig(bundles, graph, listen, provider, threads, metrics=metrics, limits=limits)
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
