@@ -21,7 +21,7 @@ EPSILON = 0.1  # pixels lie in [0, 1]
 def main() -> None:
     """Print one line for each way of training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name, hardened in (("standard", False), ("adversarial", True)):
@@ -34,8 +34,8 @@ def train_and_attack(hardened: bool, epochs: int, seed: int) -> tuple[float, flo
     torch.manual_seed(seed)
     train_x, test_x, train_y, test_y = digits()
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
-    adversary = Adversary(Threat(EPSILON, steps=7, bounds=(0.0, 1.0)), weight=0.8) if hardened else None
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
+    adversary = Adversary(Threat(EPSILON, steps=7, bounds=(0.0, 1.0)), weight=0.9) if hardened else None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-3)
     fit(TensorTask(model), TensorBatches(train_x, train_y, 64, seed), optimizer, Schedule(epochs), adversary=adversary)
     threat = Threat(EPSILON, steps=40, restarts=2, bounds=(0.0, 1.0))
     attacked = pgd(model, test_x, test_y, threat)
