@@ -18,14 +18,17 @@ from grpc_reflection.v1alpha import reflection
 from groundwire.bundle import open_bundle
 from groundwire.kg import Retriever, open_graph
 from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
-from groundwire.server.config import ServerConfig, split_address
+from groundwire.server.access import Access, RateLimit, Tokens
+from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
 from groundwire.server.errors import ConfigurationError
+from groundwire.server.interceptor import Interceptor
 from groundwire.server.lifecycle import Gate
 from groundwire.server.metrics import Metrics, ModelMetrics, exposed
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
 from groundwire.server.pipeline import Pipeline
 from groundwire.server.text_model import TextModel
+from groundwire.server.tls import Certificates
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
 # gRPC cancels the calls that it holds and has not handed over when it stops, which says less to a client than our
@@ -41,7 +44,7 @@ class Server:
     Raises, on entering:
         BundleError, GraphError: a bundle or the graph can't be used.
         ProviderError: the provider asked for is missing.
-        ConfigurationError: two bundles of one name, or the address can't be bound.
+        ConfigurationError: two bundles of one name, an address can't be bound, or a file of `security` can't be used.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -80,6 +83,12 @@ class Server:
         """Load everything, then listen: a client that can connect can be answered."""
         config, limits = self.config, self.config.limits
         host, port = split_address(config.listen)
+        if config.security.tls_cert is None and not is_loopback(host):
+            _log.warning(
+                "not encrypted: other machines can reach this address, and can read and change what is sent; "
+                "give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that encrypts",
+                extra={"fields": {"address": config.listen}},
+            )
         retriever = open_graph(config.graph)
         stack.callback(retriever.close)
         metrics = Metrics() if config.metrics else None
@@ -98,7 +107,7 @@ class Server:
             ).handlers(),
         }
         self._grpc = grpc.aio.server(
-            interceptors=(Observer(metrics),) if metrics else (),
+            interceptors=_interceptors(config.security, metrics),
             options=(
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.so_reuseport", int(config.reuse_port)),
@@ -110,7 +119,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
         try:
-            port = self._grpc.add_insecure_port(config.listen)
+            if config.security.tls_cert is None:
+                port = self._grpc.add_insecure_port(config.listen)
+            else:
+                port = self._grpc.add_secure_port(config.listen, Certificates(config.security).credentials())
         except RuntimeError as error:
             raise ConfigurationError(
                 f"can't listen on {config.listen}: the address is in use or not of this machine. "
@@ -130,6 +142,14 @@ class Server:
         bundle = open_bundle(path)
         sink = ModelMetrics(metrics, bundle.manifest.name) if metrics else None
         return Pipeline(bundle, retriever, self.config.limits, self.config.provider, self.config.threads, sink)
+
+
+def _interceptors(security: Security, metrics: Metrics | None) -> list[Interceptor]:
+    """What is around every call: first the one that counts, so that it counts refusals too."""
+    interceptors: list[Interceptor] = [Observer(metrics)] if metrics else []
+    tokens = Tokens(security.token_file) if security.token_file is not None else None
+    limit = RateLimit(security.rate) if security.rate else None
+    return [*interceptors, Access(tokens, limit)] if tokens or limit else interceptors
 
 
 def serve(config: ServerConfig) -> int:

@@ -57,14 +57,27 @@ class Client:
     Args:
         target: `HOST:PORT`.
         timeout: deadline of each call, in seconds.
+        credentials: for a server with TLS: `grpc.ssl_channel_credentials(...)`.
+        token: for a server that asks for one.
 
     Every method raises RemoteError when the call fails, and InvalidRequestError for a text that is not Unicode.
     """
 
-    def __init__(self, target: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        timeout: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
+    ) -> None:
         self.target = target
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self._metadata = _authorization(token)
+        self._channel = (
+            grpc.secure_channel(target, credentials, _OPTIONS)
+            if credentials
+            else grpc.insecure_channel(target, _OPTIONS)
+        )
         # The stubs are typed for grpc.aio, and work on a blocking channel just as well.
         channel: Any = self._channel
         self._prediction: Any = prediction_pb2_grpc.PredictionServiceStub(channel)
@@ -92,7 +105,7 @@ class Client:
         self, requests: Iterable[prediction_pb2.PredictStreamRequest]
     ) -> Iterator[prediction_pb2.PredictStreamResponse]:
         """Answers in order of completion. `requests` is consumed in another thread, and there is no deadline."""
-        call = self._prediction.PredictStream(iter(requests))
+        call = self._prediction.PredictStream(iter(requests), metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -131,7 +144,7 @@ class Client:
 
     def _call(self, method: Callable[..., Response], request: Message) -> Response:
         try:
-            return method(request, timeout=self.timeout)
+            return method(request, timeout=self.timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise RemoteError(self.target, error) from error
 
@@ -139,10 +152,21 @@ class Client:
 class AsyncClient:
     """The same for asyncio. An async context manager, for one event loop. See `Client`."""
 
-    def __init__(self, target: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        timeout: float = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
+    ) -> None:
         self.target = target
         self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._metadata = _authorization(token)
+        self._channel = (
+            grpc.aio.secure_channel(target, credentials, _OPTIONS)
+            if credentials
+            else grpc.aio.insecure_channel(target, _OPTIONS)
+        )
         self._prediction = prediction_pb2_grpc.PredictionServiceStub(self._channel)
         self._knowledge = knowledge_pb2_grpc.KnowledgeServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
@@ -160,13 +184,13 @@ class AsyncClient:
     ) -> prediction_pb2.PredictResponse:
         """Predict texts, or inputs with ids and entities, at most the server's batch limit."""
         request = predict_request(inputs, model, options)
-        return await self._call(self._prediction.Predict(request, timeout=self.timeout))
+        return await self._call(self._prediction.Predict(request, timeout=self.timeout, metadata=self._metadata))
 
     async def predict_stream(
         self, requests: AsyncIterator[prediction_pb2.PredictStreamRequest]
     ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
         """Answers in order of completion, without a deadline."""
-        call = self._prediction.PredictStream(requests)
+        call = self._prediction.PredictStream(requests, metadata=self._metadata)
         try:
             async for response in call:
                 yield response
@@ -178,27 +202,31 @@ class AsyncClient:
     async def link(self, texts: Sequence[str]) -> knowledge_pb2.LinkResponse:
         """Mentions of each text."""
         request = _request(knowledge_pb2.LinkRequest, texts=texts)
-        return await self._call(self._knowledge.Link(request, timeout=self.timeout))
+        return await self._call(self._knowledge.Link(request, timeout=self.timeout, metadata=self._metadata))
 
     async def ground(self, texts: Sequence[str], top_k: int = 0) -> knowledge_pb2.GroundResponse:
         """Mentions and evidence of each text."""
         request = _request(knowledge_pb2.GroundRequest, texts=texts, top_k=top_k)
-        return await self._call(self._knowledge.Ground(request, timeout=self.timeout))
+        return await self._call(self._knowledge.Ground(request, timeout=self.timeout, metadata=self._metadata))
 
     async def get_graph(self) -> knowledge_pb2.GraphInfo:
         """The graph in numbers."""
         request = knowledge_pb2.GetGraphRequest()
-        return (await self._call(self._knowledge.GetGraph(request, timeout=self.timeout))).graph
+        return (
+            await self._call(self._knowledge.GetGraph(request, timeout=self.timeout, metadata=self._metadata))
+        ).graph
 
     async def list_models(self) -> list[model_pb2.ModelSummary]:
         """The models of the server."""
         request = model_pb2.ListModelsRequest()
-        return list((await self._call(self._model.ListModels(request, timeout=self.timeout))).models)
+        return list(
+            (await self._call(self._model.ListModels(request, timeout=self.timeout, metadata=self._metadata))).models
+        )
 
     async def get_model(self, name: str = "") -> model_pb2.GetModelResponse:
         """Manifest and certificate of one model."""
         request = model_pb2.GetModelRequest(name=name)
-        return await self._call(self._model.GetModel(request, timeout=self.timeout))
+        return await self._call(self._model.GetModel(request, timeout=self.timeout, metadata=self._metadata))
 
     async def _call(self, call: Awaitable[Response]) -> Response:
         try:
@@ -227,6 +255,10 @@ def _request(kind: type[_Message], **fields: Any) -> _Message:
         return kind(**fields)
     except UnicodeEncodeError as error:
         raise InvalidRequestError(next(iter(fields)), "is not valid Unicode: it holds a lone surrogate") from error
+
+
+def _authorization(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def _rich_details(error: grpc.RpcError) -> Iterator[Any]:

@@ -1,10 +1,11 @@
 """What a server is started with: models, graph, address, limits."""
 
 import dataclasses
+import ipaddress
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from groundwire.server.errors import ConfigurationError
 
@@ -41,6 +42,30 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Security:
+    """Who may call, and how the wire is protected. Without any of it: everybody, in the clear, as fast as they like.
+
+    `tls_cert` and `tls_key` are PEM files, given both or neither; with `tls_client_ca`, clients need a certificate of
+    one of the authorities in that file. `token_file` holds bearer tokens, one a line. `rate` is how many calls a second
+    one client may send to one process, 0 for any number; so many may come at once.
+    """
+
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token_file: Path | None = None
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigurationError("TLS needs both --tls-cert and --tls-key.")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigurationError("--tls-client-ca needs --tls-cert and --tls-key.")
+        if self.rate < 0:
+            raise ConfigurationError("rate must not be below 0")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Settings of one server process.
 
@@ -57,6 +82,7 @@ class ServerConfig:
     threads: int = 0
     reuse_port: bool = False
     metrics: str = ""
+    security: Security = field(default_factory=Security)
     limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> str:
@@ -70,6 +96,9 @@ class ServerConfig:
         fields["bundles"] = tuple(Path(bundle) for bundle in fields["bundles"])
         fields["graph"] = Path(fields["graph"])
         fields["limits"] = Limits(**fields["limits"])
+        security: dict[str, Any] = fields["security"]
+        files = {name: Path(value) for name, value in security.items() if isinstance(value, str)}
+        fields["security"] = Security(**security | files)
         return ServerConfig(**fields)
 
 
@@ -83,3 +112,11 @@ def split_address(listen: str) -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
         raise ConfigurationError(f"{listen!r} is no address: give HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051.")
     return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host; a name other than localhost counts as not."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

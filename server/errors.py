@@ -53,6 +53,22 @@ class QueueFullError(ServerError):
         self.retry_after = retry_after
 
 
+class UnauthenticatedError(ServerError):
+    """A call carries no token, or none that is good here."""
+
+
+class RateLimitedError(ServerError):
+    """A client calls more often than the server lets one client call.
+
+    Args:
+        retry_after: seconds after which the next call is let in.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ShuttingDownError(ServerError):
     """The server answers what it has accepted and accepts nothing more."""
 

@@ -19,7 +19,9 @@ from groundwire.server.errors import (
     InvalidRequestError,
     ProviderError,
     QueueFullError,
+    RateLimitedError,
     ShuttingDownError,
+    UnauthenticatedError,
     UnknownModelError,
     UnsupportedError,
 )
@@ -33,6 +35,8 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     UnknownEntityError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     FixedModelsError: grpc.StatusCode.UNAVAILABLE,  # as Triton answers without explicit model control
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDownError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -82,7 +86,7 @@ def _details(error: GroundwireError) -> list[Message]:
         case InvalidRequestError():
             violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
             return [error_details_pb2.BadRequest(field_violations=[violation])]
-        case QueueFullError():
+        case QueueFullError() | RateLimitedError():
             delay = duration_pb2.Duration()
             delay.FromNanoseconds(int(error.retry_after * 1e9))
             return [error_details_pb2.RetryInfo(retry_delay=delay)]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from groundwire.server.config import PROVIDERS, Limits, Provider, ServerConfig
+from groundwire.server.config import PROVIDERS, Limits, Provider, Security, ServerConfig
 
 _LIMITS = Limits()
+_FILE = click.Path(path_type=Path)
 
 
 @click.command()
@@ -24,6 +25,17 @@ _LIMITS = Limits()
 )
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
+@click.option("--tls-cert", type=_FILE, help="PEM file of the server's certificate; read again when it changes.")
+@click.option("--tls-key", type=_FILE, help="PEM file of its key.")
+@click.option("--tls-client-ca", type=_FILE, help="PEM file of authorities; clients then need a certificate of one.")
+@click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; read again when it changes.")
+@click.option(
+    "--rate",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Calls a second of one client to one process; 0: any number.",
+)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
 @click.option(
     "--provider",
@@ -86,6 +98,11 @@ def serve(
     graph: Path,
     listen: str,
     metrics: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    token_file: Path | None,
+    rate: float,
     workers: int,
     provider: Provider,
     threads: int,
@@ -118,5 +135,6 @@ def serve(
         queue_rows=queue_rows,
         drain_seconds=drain_seconds,
     )
-    config = ServerConfig(bundles, graph, listen, provider, threads, metrics=metrics, limits=limits)
+    security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
+    config = ServerConfig(bundles, graph, listen, provider, threads, metrics=metrics, security=security, limits=limits)
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
