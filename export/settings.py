@@ -58,7 +58,7 @@ class AdversarySettings:
     norm: str = "linf"
     steps: int = 1
     weight: float = 0.5  # share of the adversarial loss
-    first_epoch: int = 0  # epochs before it train plainly
+    first_epoch: float = 0.0  # epochs, or a part of one, before it train plainly
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,14 +81,14 @@ class TensorBatches:
 
 @dataclass(frozen=True, slots=True)
 class Adversary:
-    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], and the first epoch.
+    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], and the epochs before it starts.
 
     `method` is a key of `OBJECTIVES`: "pgd", "trades" or "freelb".
     """
 
     threat: Threat
     weight: float = 0.5
-    first_epoch: int = 0
+    first_epoch: float = 0.0
     method: str = "pgd"
 
 
@@ -187,12 +187,11 @@ def fit(
     with bar() as progress:
         shown = progress.add_task(title, total=steps, completed=resumed, note="")
         for epoch in range(schedule.epochs):
-            hostile = adversary is not None and epoch >= adversary.first_epoch
             for number, batch in enumerate(batches.epoch(epoch)):
                 if epoch * len(batches) + number < resumed:
                     continue
                 optimizer.zero_grad(set_to_none=True)
-                if adversary is not None and hostile:
+                if adversary is not None and history.steps >= adversary.first_epoch * len(batches):
                     objective = OBJECTIVES[adversary.method]
                     clean, hard = objective(task, batch, adversary.threat, adversary.weight)
                 else:

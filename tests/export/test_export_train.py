@@ -52,7 +52,7 @@ def test_one_step_gives_the_gradient_of_the_mixed_loss_at_clean_and_fgsm_points(
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
     x, y = data()
-    adversary = Adversary(Threat(0.1, steps=2), weight=0.5, first_epoch=1)
+    adversary = Adversary(Threat(0.1, steps=2), weight=0.5, first_epoch=1.5)
 
     def train(model: nn.Module, checkpoint: Checkpoint | None, fail_after: int | None) -> nn.Module:
         class Failing(TensorTask):
