@@ -20,7 +20,6 @@ Label = Literal["supported", "contradicted", "not_enough_info"]
 LABELS: tuple[Label, ...] = get_args(Label)
 SIZES: dict[Split, int] = {"train": 4000, "calibration": 600, "test": 600}
 SEED = 20250
-_NEGATED = 0.12  # share of the claims that deny what they would say
 _ALIASED = 0.15  # share of the names that are another name than the label
 _PREFACED = 0.08
 _PREFACES = ("According to the atlas, ", "I read that ", "It is true that ", "As far as I know, ", "They say that ")
@@ -84,9 +83,8 @@ class Claims:
         text = template.format_map({slot: self._name(term) for slot, term in terms.items()})
         text = text[0].upper() + text[1:]
         if self.random.random() < _PREFACED:
-            first = text.split(" ", 1)[0]
-            keep = first not in {"The", "In", "To", "If", "An", "No", "You", "About", "People", "It", "At"}
-            text = self.random.choice(_PREFACES) + (text if keep else text[0].lower() + text[1:])
+            # A name keeps its capital, and so does "The" of one.
+            text = self.random.choice(_PREFACES) + (text if template[0] == "{" else text[0].lower() + text[1:])
         if text in seen:
             return None
         seen.add(text)
@@ -117,15 +115,21 @@ class Claims:
         """Claims of one predicate. Objects are drawn as often as they stand in supported claims."""
         pool = [o for s in known for o in self.world.facts[s, predicate] if self._here(o)]
 
+        pair: list[tuple[str, str]] = []  # the last supported claim's template and subject
+
         def draw(label: Label) -> Drawn | None:
-            negated = bool(wording["not"]) and self.random.random() < _NEGATED
+            template = self.random.choice(wording["say"])
             subject = self.random.choice(unknown if label == "not_enough_info" else known)
+            if label == "supported":
+                pair[:] = [(template, subject)]
+            elif label == "contradicted" and pair:
+                template, subject = pair.pop()  # they differ in the object alone: what the model must learn to compare
             truth = self.world.truth(subject, predicate)
             near = self._near(predicate, subject, unknown) or pool
             if label == "not_enough_info":
                 hidden = [o for o in truth if self._here(o) and (o in near or predicate != "borders")]
                 objects = hidden if hidden and self.random.random() < 0.5 else near
-            elif (label == "supported") != negated:
+            elif label == "supported":
                 objects = [o for o in truth if self._here(o)]
             else:
                 objects = [o for o in self.random.choice([near, pool]) if self._differs(predicate, o, truth)]
@@ -133,7 +137,6 @@ class Claims:
             if not objects:
                 return None
             obj = self.random.choice(objects)
-            template = self.random.choice(wording["not"] if negated else wording["say"])
             return template, {"s": subject, "o": obj}, [subject, *self._entity(obj)], label
 
         return draw
