@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
-from groundwire.kg import Retriever, open_graph
+from groundwire.kg import open_graph
 from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
@@ -27,13 +27,18 @@ from groundwire.server.metrics import Metrics, ModelMetrics, exposed
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
 from groundwire.server.pipeline import Pipeline
+from groundwire.server.servable import Servable
+from groundwire.server.tensor_model import TensorModel
 from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
 # gRPC cancels the calls that it holds and has not handed over when it stops, which says less to a client than our
 # refusal. So the server goes on refusing until no call came for the pause, at most for the farewell.
-PAUSE_SECONDS, FAREWELL_SECONDS = 0.1, 2.0
+PAUSE_SECONDS, FAREWELL_SECONDS = 0.1, 5.0
+SEND_SECONDS = 1.0  # for the last answers to leave
+
+Handlers = Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]
 
 _log = logging.getLogger("groundwire.server")
 
@@ -89,23 +94,9 @@ class Server:
                 "give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that encrypts",
                 extra={"fields": {"address": config.listen}},
             )
-        retriever = open_graph(config.graph)
-        stack.callback(retriever.close)
         metrics = Metrics() if config.metrics else None
-        self.models = Models([self._pipeline(path, retriever, metrics) for path in config.bundles])
-        for pipeline in self.models.all():
-            await stack.enter_async_context(pipeline)
         self.gate = Gate()
-        knowledge = service_knowledge.KnowledgeService(retriever, limits)
-        stack.callback(knowledge.close)
-        handlers = {
-            service_prediction.NAME: service_prediction.PredictionService(self.models, limits, self.gate).handlers(),
-            service_knowledge.NAME: knowledge.handlers(self.gate),
-            service_model.NAME: service_model.ModelService(self.models).handlers(self.gate),
-            service_inference.NAME: service_inference.InferenceService(
-                [TextModel(pipeline) for pipeline in self.models.all()], limits, self.gate
-            ).handlers(),
-        }
+        handlers = await self._open(stack, metrics)
         self._grpc = grpc.aio.server(
             interceptors=_interceptors(config.security, metrics),
             options=(
@@ -117,7 +108,7 @@ class Server:
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        reflection.enable_server_reflection((*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
         try:
             if config.security.tls_cert is None:
                 port = self._grpc.add_insecure_port(config.listen)
@@ -132,16 +123,53 @@ class Server:
         if metrics and not config.reuse_port:
             self.metrics_address = stack.enter_context(exposed(metrics.registry, config.metrics))
             _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
-        for service in ("", *SERVICES):
+        for service in ("", *handlers):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
-        stack.push_async_callback(self._grpc.stop, PAUSE_SECONDS)
-        _log.info("ready", extra={"fields": {"address": self.address, "graph": retriever.info.version}})
+        stack.push_async_callback(self._grpc.stop, SEND_SECONDS)
+        _log.info("ready", extra={"fields": {"address": self.address}})
 
-    def _pipeline(self, path: Path, retriever: Retriever, metrics: Metrics | None) -> Pipeline:
-        bundle = open_bundle(path)
-        sink = ModelMetrics(metrics, bundle.manifest.name) if metrics else None
-        return Pipeline(bundle, retriever, self.config.limits, self.config.provider, self.config.threads, sink)
+    async def _open(self, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Handlers]:
+        """Open graph and models. Returns the methods of each service that can be offered with them."""
+        config, gate = self.config, self.gate
+        if not config.bundles and not config.models:
+            raise ConfigurationError("nothing to serve: give --bundle DIR with --graph, or --model NAME=FILE.onnx.")
+        handlers: dict[str, Handlers] = {}
+        servables: list[Servable] = []
+        if config.graph is not None:
+            retriever = open_graph(config.graph)
+            stack.callback(retriever.close)
+            knowledge = service_knowledge.KnowledgeService(retriever, config.limits)
+            stack.callback(knowledge.close)
+            handlers[service_knowledge.NAME] = knowledge.handlers(gate)
+        elif config.bundles:
+            raise ConfigurationError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file.")
+        settings = (config.limits, config.provider, config.threads)
+
+        def sink(name: str) -> ModelMetrics | None:
+            return ModelMetrics(metrics, name) if metrics else None
+
+        if config.bundles:
+            bundles = [open_bundle(path) for path in config.bundles]
+            self.models = Models(
+                [Pipeline(bundle, retriever, *settings, sink(bundle.manifest.name)) for bundle in bundles]
+            )
+            for pipeline in self.models.all():
+                await stack.enter_async_context(pipeline)
+                servables.append(TextModel(pipeline))
+            prediction = service_prediction.PredictionService(self.models, config.limits, gate)
+            handlers[service_prediction.NAME] = prediction.handlers()
+            handlers[service_model.NAME] = service_model.ModelService(self.models).handlers(gate)
+        for name, path in config.models:
+            if any(name == other.name for other in servables):
+                raise ConfigurationError(
+                    f"two models are both named {name}; rename one of them with --model NAME=FILE."
+                )
+            model = TensorModel(name, path, *settings, sink(name))
+            servables.append(await stack.enter_async_context(model))
+        servables.sort(key=lambda servable: servable.name)
+        inference = service_inference.InferenceService(servables, config.limits, gate)
+        return handlers | {service_inference.NAME: inference.handlers()}
 
 
 def _interceptors(security: Security, metrics: Metrics | None) -> list[Interceptor]:

@@ -69,19 +69,21 @@ class Security:
 class ServerConfig:
     """Settings of one server process.
 
-    `bundles` are folders of bundles, `graph` is a compiled graph or an RDF file. `listen` is `HOST:PORT`; port 0 takes
+    `bundles` are folders of bundles, `graph` is a compiled graph or an RDF file, which a server without bundles can do
+    without. `models` are names and ONNX files, or folders that hold `model.onnx`. `listen` is `HOST:PORT`; port 0 takes
     a free one. `threads` are ONNX Runtime's per model, 0 for all cores. `reuse_port` lets several processes share the
     port; alone, a server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for
     none; of several processes, the supervisor has that port.
     """
 
     bundles: tuple[Path, ...]
-    graph: Path
+    graph: Path | None
     listen: str = "127.0.0.1:50051"
     provider: Provider = "auto"
     threads: int = 0
     reuse_port: bool = False
     metrics: str = ""
+    models: tuple[tuple[str, Path], ...] = ()
     security: Security = field(default_factory=Security)
     limits: Limits = field(default_factory=Limits)
 
@@ -94,7 +96,8 @@ class ServerConfig:
         """Read what `to_json` wrote."""
         fields = json.loads(line)
         fields["bundles"] = tuple(Path(bundle) for bundle in fields["bundles"])
-        fields["graph"] = Path(fields["graph"])
+        fields["graph"] = None if fields["graph"] is None else Path(fields["graph"])
+        fields["models"] = tuple((name, Path(path)) for name, path in fields["models"])
         fields["limits"] = Limits(**fields["limits"])
         security: dict[str, Any] = fields["security"]
         files = {name: Path(value) for name, value in security.items() if isinstance(value, str)}

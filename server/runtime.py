@@ -1,14 +1,12 @@
 """ONNX Runtime: a bundle's model as a function from padded rows to its output tensors."""
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from groundwire.bundle import INPUTS, MODEL, OUTPUTS, Bundle
@@ -16,7 +14,7 @@ from groundwire.errors import BundleError
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.config import Provider
 from groundwire.server.errors import InferenceError, ProviderError
-from groundwire.server.providers import open_session
+from groundwire.server.providers import open_session, session_options
 
 Floats = NDArray[np.float32]
 
@@ -66,12 +64,7 @@ class Runtime:
     def __init__(self, bundle: Bundle, pad_id: int, provider: Provider = "auto", threads: int = 0) -> None:
         self.bundle = bundle
         self.pad_id = pad_id
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.inter_op_num_threads = 1
-        # Idle threads sleep. Spinning would save some 10 µs a run, and take the cores from linking and encoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options = session_options(threads)
         try:
             self._session, self.provider, why = open_session(bundle.model, options, provider)
         except ProviderError:

@@ -1,5 +1,6 @@
 """`groundwire serve`: bundles and a graph over gRPC."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,17 +12,33 @@ _LIMITS = Limits()
 _FILE = click.Path(path_type=Path)
 
 
+def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
+    """Split each NAME=FILE."""
+    models = []
+    for item in given:
+        name, _, path = item.partition("=")
+        if re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) is None or not path:
+            raise click.BadParameter(f"{item!r} is not NAME=FILE, with a name of A-Z a-z 0-9 . _ -")
+        models.append((name, Path(path)))
+    return tuple(models)
+
+
 @click.command()
 @click.option(
     "--bundle",
     "bundles",
     multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
+    type=_FILE,
     help="Folder of a bundle; may be given several times.",
 )
+@click.option("--graph", type=_FILE, help="A compiled graph's folder, or an RDF file; bundles need one.")
 @click.option(
-    "--graph", required=True, type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=_named,
+    help="A plain ONNX file, or a folder with model.onnx, and its name; may be given several times.",
 )
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
@@ -95,7 +112,8 @@ _FILE = click.Path(path_type=Path)
 )
 def serve(
     bundles: tuple[Path, ...],
-    graph: Path,
+    graph: Path | None,
+    models: tuple[tuple[str, Path], ...],
     listen: str,
     metrics: str,
     tls_cert: Path | None,
@@ -124,6 +142,10 @@ def serve(
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
 
+    if not bundles and not models:
+        raise click.UsageError("nothing to serve: give --bundle DIR with --graph, or --model NAME=FILE.onnx")
+    if bundles and graph is None:
+        raise click.UsageError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file")
     configure_logging()
     limits = Limits(
         text_length=max_text,
@@ -136,5 +158,7 @@ def serve(
         drain_seconds=drain_seconds,
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
-    config = ServerConfig(bundles, graph, listen, provider, threads, metrics=metrics, security=security, limits=limits)
+    config = ServerConfig(
+        bundles, graph, listen, provider, threads, metrics=metrics, models=models, security=security, limits=limits
+    )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

@@ -94,7 +94,8 @@ def test_no_server_there() -> None:
 def test_serve_refuses_what_can_not_be_served(tmp_path: Path, graph: Path) -> None:
     result = CliRunner().invoke(serve, ["--bundle", str(tmp_path / "nowhere"), "--graph", str(graph)])
     assert isinstance(result.exception, BundleError)
-    assert CliRunner().invoke(serve, ["--graph", str(graph)]).exit_code == 2
+    for wrong in ([], ["--graph", str(graph)], ["--bundle", "x"], ["--model", "x"], ["--model", "a b=x"]):
+        assert CliRunner().invoke(serve, wrong).exit_code == 2
     shown = CliRunner().invoke(serve, ["--help"]).stdout
     assert "127.0.0.1:50051" in shown
     assert "10000" in shown

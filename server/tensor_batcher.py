@@ -1,0 +1,200 @@
+"""Dynamic batching of plain tensors: requests of one shape share a run, joined along the first axis.
+
+Like `groundwire.server.batcher`, with one difference: a request's rows stay together, because tensors have no tokens to
+sort by, and joining whole requests copies less than cutting them up.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groundwire.server.config import Limits
+from groundwire.server.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    InvalidRequestError,
+    QueueFullError,
+    ShuttingDownError,
+)
+from groundwire.server.statistics import Record, Statistics
+from groundwire.server.tensors import Array
+
+Tensors = Mapping[str, Array]
+Run = Callable[[Tensors], Awaitable[dict[str, Array]]]
+
+# Bounds of the retry hint, in seconds, and the speed that is assumed before the first batch has run.
+MIN_RETRY, MAX_RETRY = 0.05, 30.0
+INITIAL_ROWS_PER_SECOND = 1_000.0
+
+_log = logging.getLogger("groundwire.server")
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    inputs: Tensors
+    rows: int
+    future: asyncio.Future[dict[str, Array]]
+    deadline: float | None
+    record: Record
+    queued: float = field(default_factory=time.perf_counter)
+
+    def joins(self, other: "_Job") -> bool:
+        """Whether both have the same shapes, but for the first axis."""
+        return all(array.shape[1:] == other.inputs[name].shape[1:] for name, array in self.inputs.items())
+
+    def is_dead(self, now: float) -> bool:
+        """Whether nobody waits any more: answered, cancelled, or past its deadline."""
+        return self.future.done() or (self.deadline is not None and self.deadline <= now)
+
+
+class TensorBatcher:
+    """Runs requests in batches. Make it, and use it, on one event loop; `close` it there.
+
+    Args:
+        run: runs the model once.
+        limits: `batch_rows` and `queue_rows` apply.
+        statistics: where the runs are counted.
+        batched: whether tensors may be joined along the first axis; else each request runs alone, as one row.
+    """
+
+    def __init__(self, run: Run, limits: Limits, statistics: Statistics, *, batched: bool) -> None:
+        self._run = run
+        self._limits = limits
+        self._statistics = statistics
+        self._batched = batched
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0  # rows of all jobs
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._rows_per_second = INITIAL_ROWS_PER_SECOND
+        self._owner = asyncio.get_running_loop().create_task(self._own(), name="tensor-batcher")
+
+    async def infer(self, inputs: Tensors, deadline: float | None, record: Record) -> dict[str, Array]:
+        """All outputs of one request. `deadline` is in the time of the event loop.
+
+        The time in the queue and in the model goes to `record`.
+
+        Raises:
+            InvalidRequestError: the inputs differ in their number of rows.
+            QueueFullError, DeadlineExceededError, ShuttingDownError: the request was not run.
+            InferenceError: the model failed on the batch that held it.
+        """
+        if self._closing:
+            raise ShuttingDownError("the model is being unloaded; try another server")
+        counts = {name: array.shape[0] for name, array in inputs.items()} if self._batched else {"": 1}
+        rows = next(iter(counts.values()))
+        for name, count in counts.items():
+            if count != rows:
+                raise InvalidRequestError(name, f"has {count} rows, and {next(iter(counts))} has {rows}")
+        self._check_room(rows)
+        job = _Job(inputs, rows, asyncio.get_running_loop().create_future(), deadline, record)
+        self._jobs.append(job)
+        self._count(rows)
+        self._wake.set()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await job.future
+        except TimeoutError as error:
+            raise DeadlineExceededError("the deadline passed before the model's answer was ready") from error
+
+    async def close(self) -> None:
+        """Accept nothing more, run what waits, and end the owner."""
+        self._closing = True
+        self._wake.set()
+        await self._owner
+
+    def _check_room(self, rows: int) -> None:
+        if self._waiting + rows > self._limits.queue_rows:
+            self._drop_dead()
+        if self._waiting + rows > self._limits.queue_rows:
+            retry_after = min(max(self._waiting / self._rows_per_second, MIN_RETRY), MAX_RETRY)
+            raise QueueFullError(
+                f"{self._waiting} rows wait for the model and {rows} more do not fit; retry in {retry_after:.2f} s",
+                retry_after,
+            )
+
+    def _count(self, rows: int) -> None:
+        self._waiting += rows
+        self._statistics.waiting(self._waiting)
+
+    async def _own(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch:
+                await self._run_batch(batch)
+            elif self._closing:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest request, and those behind it that have its shape and still fit. The others keep their order."""
+        self._drop_dead()
+        if not self._jobs:
+            return []
+        batch = [self._jobs.popleft()]
+        rows = batch[0].rows
+        left: deque[_Job] = deque()
+        while self._batched and self._jobs and rows < self._limits.batch_rows:
+            job = self._jobs.popleft()
+            if rows + job.rows <= self._limits.batch_rows and job.joins(batch[0]):
+                batch.append(job)
+                rows += job.rows
+            else:
+                left.append(job)
+        self._jobs.extendleft(reversed(left))
+        self._count(-rows)
+        return batch
+
+    def _drop_dead(self) -> None:
+        now = asyncio.get_running_loop().time()
+        dead = sum(job.rows for job in self._jobs if job.is_dead(now))
+        if dead:
+            self._jobs = deque(job for job in self._jobs if not job.is_dead(now))
+            self._count(-dead)
+
+    async def _run_batch(self, batch: list[_Job]) -> None:
+        started = time.perf_counter()
+        for job in batch:
+            job.record.queue = started - job.queued
+        rows = sum(job.rows for job in batch)
+        try:
+            inputs = batch[0].inputs
+            if len(batch) > 1:
+                inputs = {name: np.concatenate([job.inputs[name] for job in batch]) for name in inputs}
+            outputs = await self._run(inputs)
+            if self._batched:
+                _check_rows(outputs, rows)
+        except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
+            if not isinstance(error, InferenceError):
+                _log.error("bug", exc_info=error)
+                error = InferenceError("the model failed on a batch")
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(error)
+            return
+        elapsed = max(time.perf_counter() - started, 1e-6)
+        self._rows_per_second += 0.2 * (rows / elapsed - self._rows_per_second)
+        self._statistics.ran(rows, 0, elapsed)
+        at = 0
+        for job in batch:
+            job.record.infer = elapsed
+            part = slice(at, at := at + job.rows)
+            if not job.future.done():
+                job.future.set_result(
+                    {name: array[part] for name, array in outputs.items()} if self._batched else outputs
+                )
+
+
+def _check_rows(outputs: Tensors, rows: int) -> None:
+    for name, array in outputs.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise InferenceError(
+                f"the model gave {name} the shape {list(array.shape)} for {rows} rows: its first axis is no batch axis"
+            )

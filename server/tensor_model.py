@@ -1,0 +1,175 @@
+"""A plain ONNX file as named tensors in and out, over the Open Inference Protocol."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from groundwire.bundle import MODEL
+from groundwire.server.config import Limits, Provider
+from groundwire.server.errors import ConfigurationError, InferenceError, InvalidRequestError, ProviderError
+from groundwire.server.providers import open_session, session_options
+from groundwire.server.servable import Parameters
+from groundwire.server.statistics import Sink, Statistics
+from groundwire.server.tensor_batcher import TensorBatcher, Tensors
+from groundwire.server.tensors import BYTES, Array, TensorSpec
+
+# ONNX Runtime's names of the datatypes.
+_DATATYPES: Mapping[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(string)": BYTES,
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    **{f"tensor({sign}int{bits})": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+_log = logging.getLogger("groundwire.server")
+
+
+class TensorModel:
+    """A `Servable` from an ONNX file, or from a folder that holds `model.onnx`. An async context manager.
+
+    Requests are joined along the first axis when that is a batch axis: free, and of one and the same name in all
+    inputs and outputs, as exporters write it. Else every request runs alone.
+
+    Args:
+        name: name in requests.
+        path: file or folder.
+        limits: `batch_rows` and `queue_rows` apply.
+        provider: which execution provider runs it.
+        threads: ONNX Runtime's threads, 0 for all cores.
+        sink: told of what `statistics` counts.
+
+    Raises:
+        ConfigurationError: the file is missing, is no ONNX model, or has tensors that the protocol has no type for.
+        ProviderError: the provider asked for is missing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        limits: Limits,
+        provider: Provider = "auto",
+        threads: int = 0,
+        sink: Sink | None = None,
+    ) -> None:
+        self.name = name
+        self._file = path / MODEL if path.is_dir() else path
+        self._limits = limits
+        try:
+            with self._file.open("rb") as stream:
+                self.version = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+            # By its path and not its bytes, so that weights in files beside it are found.
+            self._session, self.provider, why = open_session(str(self._file), session_options(threads), provider)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._file} can't be read ({error.strerror}); check --model {name}=…"
+            ) from error
+        except ProviderError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no root but this
+            raise ConfigurationError(f"{self._file}: ONNX Runtime can't load the model: {error}") from error
+        self.inputs = tuple(self._spec(tensor) for tensor in self._session.get_inputs())
+        self.outputs = tuple(self._spec(tensor) for tensor in self._session.get_outputs())
+        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        first = {tensor.shape[0] if tensor.shape else 0 for tensor in tensors}
+        self._batched = len(first) == 1 and isinstance(first.pop(), str)
+        self.max_batch = limits.batch_rows if self._batched else 0
+        self.statistics = Statistics(sink)
+        self.settings: Mapping[str, str] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")
+        self._batcher: TensorBatcher | None = None
+        _log.info(
+            "model loaded",
+            extra={
+                "fields": {
+                    "model": name,
+                    "version": self.version,
+                    "provider": self.provider,
+                    "why": why,
+                    "batched": self._batched,
+                }
+            },
+        )
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+
+        async def run(inputs: Tensors) -> dict[str, Array]:
+            return await loop.run_in_executor(self._thread, self._run, inputs)
+
+        self._batcher = TensorBatcher(run, self._limits, self.statistics, batched=self._batched)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._batcher is not None:
+            await self._batcher.close()
+        self._thread.shutdown()
+
+    async def infer(
+        self, inputs: Mapping[str, Array], wanted: Sequence[str], parameters: Parameters, deadline: float | None
+    ) -> dict[str, Array]:
+        """The `wanted` outputs. No parameter is known.
+
+        Raises:
+            InvalidRequestError: inputs differ in their number of rows, or a string is not UTF-8.
+            QueueFullError, DeadlineExceededError, ShuttingDownError, InferenceError: as `TensorBatcher.infer`.
+        """
+        if self._batcher is None:
+            raise RuntimeError("enter the model first: async with TensorModel(...) as model")
+        with self.statistics.request() as record:
+            decoded = {name: _to_strings(name, array) for name, array in inputs.items()}
+            record.encode = record.since()
+            outputs = await self._batcher.infer(decoded, deadline, record)
+            inferred = record.since()
+            answer = {name: _to_bytes(outputs[name]) for name in wanted}
+            record.decide = record.since() - inferred
+            return answer
+
+    def _run(self, inputs: Tensors) -> dict[str, Array]:
+        names = [spec.name for spec in self.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as above
+            raise InferenceError(f"the model {self.name} failed on a batch: {error}") from error
+
+    def _spec(self, tensor: Any) -> TensorSpec:
+        datatype = _DATATYPES.get(tensor.type, "")
+        if not datatype:
+            raise ConfigurationError(
+                f"{self._file}: {tensor.name} is {tensor.type}, for which the Open Inference Protocol has no datatype"
+            )
+        return TensorSpec(tensor.name, datatype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
+
+
+def _to_strings(name: str, array: Array) -> Array:
+    """BYTES as the strings that ONNX Runtime takes; other tensors as they are."""
+    if array.dtype != np.dtype("O"):
+        return array
+    try:
+        return _objects([item.decode("utf-8") for item in array.flat], array.shape)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(name, "holds an element that is not UTF-8") from error
+
+
+def _to_bytes(array: Array) -> Array:
+    """Strings of ONNX Runtime as BYTES."""
+    if array.dtype.kind not in "OU":
+        return array
+    return _objects([str(item).encode() for item in array.flat], array.shape)
+
+
+def _objects(items: Sequence[object], shape: tuple[int, ...]) -> Array:
+    flat = np.empty(len(items), dtype=object)
+    flat[:] = items
+    return flat.reshape(shape)
