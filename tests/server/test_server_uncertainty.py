@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundwire.errors import BundleError, GroundwireError
@@ -13,6 +13,7 @@ from groundwire.server.status import CODES, status_code, to_status
 from groundwire.server.uncertainty import count_conflicts, share_nearer
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-100, 100), min_size=101, max_size=101),
     st.lists(st.floats(-300, 300), min_size=1, max_size=20),
