@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check proto bench clean
+.PHONY: demo test check proto bench bench-infotabs bench-kg clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,8 +31,13 @@ check: $(VENV)/.installed
 proto: $(VENV)/.installed
 	PYTHON=$(BIN)/python bash scripts/generate_stubs.sh
 
-bench: $(VENV)/.installed
+bench: bench-infotabs bench-kg
+
+bench-infotabs: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_infotabs.py
+
+bench-kg: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_kg.py
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

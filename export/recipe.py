@@ -69,6 +69,7 @@ from groundwire.v1 import bundle_pb2
 
 PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
 PROBE_ROWS = 32  # rows of the parity check
+FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ def _certify(
                                              title=f"PGD-{threat.steps}, ε = {epsilon:g}")))  # fmt: skip
     data = StageData(prepared.calibration, prepared.test, prepared.shuffled, attacked, pad_id)
     # A sample of the training data is enough for two covariances, and costs no second pass over all of it.
-    sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), 2000))
+    sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), FEATURE_ROWS))
     figures = []
     artifacts: list[Artifact] = [trained, *graphs]
     for artifact in artifacts:

@@ -1,5 +1,7 @@
 """Predictions as people read them."""
 
+import re
+
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -87,7 +89,7 @@ def _evidence(prediction: prediction_pb2.Prediction) -> Table:
             row.append(Text(f"{triple.contribution:+.3f}"))
         row.append(Text(triple.text))
         if named:
-            row.append(Text(triple.graph, "dim"))
+            row.append(Text(_short(triple.graph), "dim"))
         table.add_row(*row)
     if len(prediction.evidence) > _SHOWN:
         table.caption = f"and {len(prediction.evidence) - _SHOWN} more"
@@ -97,3 +99,8 @@ def _evidence(prediction: prediction_pb2.Prediction) -> Table:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:99] + "…"
+
+
+def _short(iri: str) -> str:
+    """The last part of an IRI; whole IRIs are in the response, and leave no room for the evidence."""
+    return re.split(r"[/#]", iri.rstrip("/#"))[-1]

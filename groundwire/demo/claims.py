@@ -18,11 +18,13 @@ from groundwire.demo.world import BASE, FOLDER, Split, World, read_world
 
 Label = Literal["supported", "contradicted", "not_enough_info"]
 LABELS: tuple[Label, ...] = get_args(Label)
-SIZES: dict[Split, int] = {"train": 4000, "calibration": 600, "test": 600}
+SIZES: dict[Split, int] = {"train": 5000, "calibration": 600, "test": 600}
 SEED = 20250
 _ALIASED = 0.15  # share of the names that are another name than the label
 _PREFACED = 0.08
 _PREFACES = ("According to the atlas, ", "I read that ", "It is true that ", "As far as I know, ", "They say that ")
+_MISSPELT = 0.15  # share of the claims with one or two words misspelt or disguised
+_LOOKALIKES = {"a": "@", "e": "3", "i": "1", "o": "0", "s": "$"}
 _TRIES = 60  # draws for a claim of a kind that gives no new text any more
 
 
@@ -85,10 +87,30 @@ class Claims:
         if self.random.random() < _PREFACED:
             # A name keeps its capital, and so does "The" of one.
             text = self.random.choice(_PREFACES) + (text if template[0] == "{" else text[0].lower() + text[1:])
+        if self.random.random() < _MISSPELT:
+            text = self._misspell(text)
         if text in seen:
             return None
         seen.add(text)
         return Claim("", text, label, sorted(set(entities)))
+
+    def _misspell(self, text: str) -> str:
+        """Change one letter, or swap two, in one or two words that are no names. A person still reads them right."""
+        words = text.split(" ")
+        fit = [n for n, word in enumerate(words) if word.isalpha() and word.islower() and len(word) > 2]
+        for n in self.random.sample(fit, min(len(fit), self.random.choice([1, 1, 2]))):
+            word, at = words[n], self.random.randrange(1, len(words[n]))
+            alike = [k for k, letter in enumerate(word) if letter in _LOOKALIKES]
+            changed = [
+                word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :],
+                word[:at] + word[at + 1 :],
+                word[:at] + word[at - 1 :],
+            ]
+            if alike:
+                k = self.random.choice(alike)
+                changed.append(word[:k] + _LOOKALIKES[word[k]] + word[k + 1 :])
+            words[n] = self.random.choice(changed)
+        return " ".join(words)
 
     def _name(self, term: str) -> str:
         alias = self.random.randrange(99) if self.random.random() < _ALIASED else None
