@@ -81,7 +81,7 @@ class TensorBatches:
 
 @dataclass(frozen=True, slots=True)
 class Adversary:
-    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], and the epochs before it starts.
+    """Who trains against the model: its threat, the weight of the adversarial loss in [0, 1], epochs before it starts.
 
     `method` is a key of `OBJECTIVES`: "pgd", "trades" or "freelb".
     """

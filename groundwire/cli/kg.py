@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from groundwire.cli.lines import texts_or_lines
 from groundwire.kg import Evidence, GraphInfo, Mention, WordVectors, compile_graph, open_graph
 
 
@@ -57,7 +57,7 @@ def compile_(sources: tuple[Path, ...], out: Path, encoder: Path | None) -> None
 def link(graph: Path, as_json: bool, texts: tuple[str, ...]) -> None:
     """Find the graph's entities in each TEXT, or in each line of standard input."""
     with closing(open_graph(graph)) as retriever:
-        for text in _inputs(texts):
+        for text in texts_or_lines(texts):
             mentions = retriever.link(text)
             if as_json:
                 _print_json({"text": text, "mentions": _mentions_json(mentions)})
@@ -73,7 +73,7 @@ def link(graph: Path, as_json: bool, texts: tuple[str, ...]) -> None:
 def ground(graph: Path, as_json: bool, top_k: int, texts: tuple[str, ...]) -> None:
     """Find the entities in each TEXT (or line of standard input) and the triples that bear on it."""
     with closing(open_graph(graph)) as retriever:
-        for text in _inputs(texts):
+        for text in texts_or_lines(texts):
             grounding = retriever.ground(text, top_k)
             if as_json:
                 evidence = [_evidence_json(fact) for fact in grounding.evidence]
@@ -81,16 +81,6 @@ def ground(graph: Path, as_json: bool, top_k: int, texts: tuple[str, ...]) -> No
             else:
                 _print_mentions(text, grounding.mentions)
                 _print_evidence(grounding.evidence, grounding.coverage)
-
-
-def _inputs(texts: tuple[str, ...]) -> Iterator[str]:
-    if texts:
-        yield from texts
-        return
-    for line in click.get_text_stream("stdin", encoding="utf-8", errors="replace"):
-        text = line.rstrip("\r\n")
-        if text:
-            yield text
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import click
 from google.protobuf import json_format
 from rich.console import Console
 
+from groundwire.cli.lines import texts_or_lines
 from groundwire.cli.render import render_prediction
 from groundwire.errors import GroundwireError
 from groundwire.v1 import prediction_pb2
@@ -43,7 +44,7 @@ def predict(
     options = prediction_pb2.PredictOptions(coverage=coverage, top_k=top_k, contributions=contributions, probes=probes)
     console = Console()
     failed = False
-    questions = _Questions(texts or _lines(), model, options)
+    questions = _Questions(texts_or_lines(texts), model, options)
     with Client(target) as client:
         for answer in _in_order(client.predict_stream(questions.requests())):
             text = questions.sent.pop(answer.id)
@@ -96,17 +97,6 @@ def _in_order(
         while following in waiting:
             yield waiting.pop(following)
             following += 1
-
-
-def _lines() -> Iterator[str]:
-    """Lines of standard input that are not blank."""
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            text = line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise GroundwireError(f"line {number} of standard input is not UTF-8: {error}") from error
-        if text.strip():
-            yield text
 
 
 def _as_json(text: str, answer: prediction_pb2.PredictStreamResponse) -> dict[str, Any]:
