@@ -36,8 +36,9 @@ class Share:
     examples: int
 
     @classmethod
-    def of(cls, hits: Bools) -> "Share":
+    def of(cls, hits: Bools | np.bool_) -> "Share":
         """The share of True."""
+        hits = np.atleast_1d(hits)
         low, high = metrics.wilson(int(hits.sum()), len(hits))
         return cls(float(hits.mean()) if len(hits) else 0.0, low, high, len(hits))
 
@@ -196,11 +197,11 @@ def _report(
     before = clean.argmax(axis=1)
     after = np.stack([p.argmax(axis=1) for p in found.values()])
     sure = np.stack([p.max(axis=1) >= CONFIDENT for p in found.values()])
-    stands = after == truth
+    stands, changed = np.equal(after, truth), np.not_equal(after, before)
     return Report(
-        name, threat, Share.of(before == truth), {n: Share.of(s) for n, s in zip(found, stands, strict=True)},
-        Share.of(stands.all(axis=0)), Share.of((after != before).any(axis=0)),
-        Share.of(((after != before) & sure).any(axis=0)), curves, checks,
+        name, threat, Share.of(np.equal(before, truth)), {n: Share.of(s) for n, s in zip(found, stands, strict=True)},
+        Share.of(stands.all(axis=0)), Share.of(changed.any(axis=0)),
+        Share.of((changed & sure).any(axis=0)), curves, checks,
     )  # fmt: skip
 
 

@@ -136,8 +136,10 @@ def _attack(text: str, label: int, candidates: Candidates, budget: Budget) -> Ge
     if clean != label or not spans:
         return result()
     # How much the label rests on each word. Half of the queries at most, so that some are left to attack with.
-    looked = list(spans)[: max(1, (budget.queries - spent) // 2)]
-    if budget.queries - spent > len(looked):
+    # A text of one word can't lose it: a server refuses what is blank.
+    whole = [(start, end) for start, end in spans if (text[:start] + text[end:]).strip()]
+    looked = whole[: max(1, (budget.queries - spent) // 2)] or list(spans)
+    if whole and budget.queries - spent > len(looked):
         left_out = yield [text[:start] + text[end:] for start, end in looked]
         spent += len(looked)
         order = sorted(looked, key=lambda span: float(left_out[looked.index(span), label]))
