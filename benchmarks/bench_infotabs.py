@@ -1,6 +1,6 @@
 """InfoTabS: build the bundle of infotabs.toml; report accuracy on dev with and without evidence, clean and under PGD.
 
-    python benchmarks/bench_infotabs.py [--work DIR] [--attacked N] [--reuse]
+    python benchmarks/bench_infotabs.py [--work DIR] [--attacked N] [--epsilon E]... [--reuse]
 
 An existing bundle in the work folder is used when it came from the same inputs; with --reuse, also when the graph has
 been compiled otherwise since. Writes results/infotabs.json.
@@ -9,6 +9,7 @@ been compiled otherwise since. Writes results/infotabs.json.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/infotabs"))
     parser.add_argument("--attacked", type=int, default=300, help="dev examples under attack")
+    parser.add_argument("--epsilon", type=float, action="append", help="radius of PGD; default: those of the recipe")
     parser.add_argument("--reuse", action="store_true", help="measure the bundle that is there, whatever it came from")
     arguments = parser.parse_args()
     recipe = read_recipe(HERE / "infotabs.toml")
@@ -64,7 +66,10 @@ def main() -> None:
     with closing(open_graph(arguments.work / "graph")) as retriever:
         version = retriever.info.version
         subject = _subject(recipe, bundle, work, retriever)
-        evidence = {mode: _measure(subject, mode, arguments.attacked) for mode in ("none", "gold", "linked")}
+        evidence = {
+            mode: _measure(subject, mode, arguments.attacked, arguments.epsilon or recipe.certify.epsilons)
+            for mode in ("none", "gold", "linked")
+        }
     stages = [
         {
             "stage": s.name, "accuracy": s.clean_accuracy.value, "ece": s.ece, "nll": s.nll, "brier": s.brier,
@@ -113,7 +118,7 @@ def _title(retriever: Retriever, example: Example) -> str:
     return found[0].subject.label if found else ""
 
 
-def _measure(subject: Subject, mode: str, attacked: int) -> dict[str, Any]:
+def _measure(subject: Subject, mode: str, attacked: int, epsilons: Sequence[float]) -> dict[str, Any]:
     """Accuracy of both artifacts with evidence from `mode`: none, the gold entity, or linked ones."""
     labels = list(subject.bundle.manifest.labels)
     rows = encode_examples(
@@ -130,7 +135,7 @@ def _measure(subject: Subject, mode: str, attacked: int) -> dict[str, Any]:
             "accuracy": _share(right), "accuracy_unseen_title": _share(right[subject.unseen_title]),
         }  # fmt: skip
     chosen = _spread(rows, attacked)
-    for epsilon in subject.recipe.certify.epsilons:
+    for epsilon in epsilons:
         threat = Threat(epsilon, subject.recipe.certify.norm, subject.recipe.certify.steps)
         points = attack_rows(
             TextTask(subject.trained.model), chosen, threat, subject.encoder.pad_id, title=f"PGD {mode}"
