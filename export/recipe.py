@@ -10,13 +10,8 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -53,37 +48,20 @@ from groundwire.export.certify import (
     method_of,
     relative_distance,
 )  # fmt: skip
-from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
-from groundwire.export.errors import DataError, StageError
-from groundwire.export.model import TextClassifier, TextTask, load_encoder, load_tokenizer_json, parameter_groups
+from groundwire.export.data import file_hash
+from groundwire.export.errors import StageError
+from groundwire.export.model import TextClassifier, TextTask, load_encoder, parameter_groups
 from groundwire.export.onnx_graph import check_parity, export_core, quantize_core
+from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, provenance_of
 from groundwire.export.progress import console
-from groundwire.export.rows import Row, TextBatches, encode_examples, ordered_batches
+from groundwire.export.rows import TextBatches, ordered_batches
 from groundwire.export.settings import Recipe
 from groundwire.export.train import Adversary, Checkpoint, Schedule, fit
 from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
-from groundwire.kg import compile_graph, open_graph
-from groundwire.kg.encode import PairEncoder
-from groundwire.kg.types import Retriever
 from groundwire.v1 import bundle_pb2
 
-PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
 PROBE_ROWS = 32  # rows of the parity check
 FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Encoded data. `bare`: training rows without evidence; `shuffled`: test rows with their words shuffled."""
-
-    labels: list[str]
-    tokenizer: bytes
-    encoder: PairEncoder
-    train: list[Row]
-    bare: list[Row]
-    calibration: list[Row]
-    test: list[Row]
-    shuffled: list[Row]
 
 
 def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundle:
@@ -94,13 +72,13 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
         GraphError: the graph can't be read.
     """
     torch.manual_seed(recipe.seed)
-    with _graph(recipe) as retriever:
-        provenance = _provenance(recipe, retriever)
+    with open_recipe_graph(recipe) as retriever:
+        provenance = provenance_of(recipe, retriever)
         current = _current(out, provenance)
         if current is not None:
             console.print(f"{out} is up to date.")
             return current
-        prepared = _prepare(recipe, retriever)
+        prepared = prepare(recipe, retriever)
     work = out.with_name(out.name + ".work")
     _open_work(work, recipe, prepared)
 
@@ -138,66 +116,16 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     return bundle
 
 
-@contextmanager
-def _graph(recipe: Recipe) -> Iterator[Retriever | None]:
-    """The recipe's graph, compiled into a temporary folder when it is given as RDF; None when there is none."""
-    sources = [recipe.path(source) for source in recipe.graph.sources]
-    if not sources:
-        yield None
-        return
-    with TemporaryDirectory(prefix="groundwire-") as folder:
-        if len(sources) > 1 or not sources[0].is_dir():
-            compile_graph(sources, Path(folder) / "graph")
-            sources = [Path(folder) / "graph"]
-        with closing(open_graph(sources[0])) as retriever:
-            yield retriever
-
-
-def _prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
-    """Read, ground and encode the data."""
-    train = read_examples(recipe.path(recipe.data.train))
-    if recipe.data.train_limit:
-        train = train[: recipe.data.train_limit]
-    test = read_examples(recipe.path(recipe.data.test))
-    if recipe.data.calibration:
-        calibration = read_examples(recipe.path(recipe.data.calibration))
-    else:
-        test, calibration = split_by_entity(test, recipe.data.calibration_share, recipe.seed)
-    labels = label_names(train)
-    if len(labels) < 2:
-        raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")
-    for name, part in (("calibration", calibration), ("test", test)):
-        if not part:
-            raise DataError(f"no {name} examples are left; give data.calibration or change data.calibration_share.")
-        if strange := sorted(set(label_names(part)) - set(labels)):
-            raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
-    tokenizer = load_tokenizer_json(recipe.encoder_name)
-    encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens)
-    top_k, graph = recipe.graph.top_k, recipe.graph
-
-    def encode(examples: Sequence[Example], entities: str, title: str) -> list[Row]:
-        return encode_examples(examples, labels, encoder, retriever, top_k=top_k, entities=entities, title=title)  # type: ignore[arg-type]
-
-    shuffle = random.Random(recipe.seed)
-    shuffled = [replace(e, text=" ".join(shuffle.sample(e.text.split(), len(e.text.split())))) for e in test]
-    return Prepared(
-        labels, tokenizer, encoder,
-        train=encode(train, graph.train_entities, "evidence: training"),
-        bare=encode(train, "none", "evidence: none"),
-        calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
-        test=encode(test, graph.test_entities, "evidence: test"),
-        shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
-    )  # fmt: skip
-
-
 def _open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
-    """Open the folder of work in progress; empty it when it is of another training."""
+    """Open the folder of work in progress; empty it when it is of another training, but never when it isn't ours."""
     digest = hashlib.sha256()
     digest.update(json.dumps([recipe.seed, repr(recipe.encoder), repr(recipe.train), prepared.labels]).encode())
     for row in prepared.train:
         digest.update(json.dumps([row.ids, row.label]).encode())
     marker = work / "training"
-    if work.exists() and (not marker.exists() or marker.read_text() != digest.hexdigest()):
+    if work.exists() and not marker.exists() and any(work.iterdir()):
+        raise StageError(f"{work} is where the build keeps its work, and holds something else: move that away.")
+    if marker.exists() and marker.read_text() != digest.hexdigest():
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     marker.write_text(digest.hexdigest())
@@ -230,7 +158,9 @@ def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
         f"trained for {history.seconds:.0f} s; mean loss by epoch: clean {[round(x, 3) for x in history.clean_loss]}, "
         f"attacked {[round(x, 3) for x in history.adversarial_loss]}"
     )
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+    # In one step, so that a build that is interrupted here doesn't find half a file later.
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work / "weights.new")
+    (work / "weights.new").replace(weights)
     (work / "history.json").write_text(json.dumps({n: getattr(history, n) for n in type(history).__slots__}))
     return model
 
@@ -338,30 +268,6 @@ def _manifest(
         parameters=sum(p.numel() for p in model.parameters()), weights="int8",
     ))  # fmt: skip
     return manifest
-
-
-def _provenance(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Provenance:
-    """Where the bundle comes from, and what it depends on."""
-    provenance = bundle_pb2.Provenance(
-        recipe=recipe.text, seed=recipe.seed, created=datetime.now(UTC).isoformat(timespec="seconds"),
-        graph_version=retriever.info.version if retriever else "",
-    )  # fmt: skip
-    for role, name in (
-        ("train", recipe.data.train),
-        ("calibration", recipe.data.calibration),
-        ("test", recipe.data.test),
-    ):
-        if name:
-            try:
-                provenance.data[role] = file_hash(recipe.path(name))
-            except OSError as error:
-                raise DataError(f"data.{role} can't be read: {error}") from error
-    for package in PACKAGES:
-        try:
-            provenance.packages[package] = version(package)
-        except PackageNotFoundError:
-            provenance.packages[package] = "not installed"
-    return provenance
 
 
 def _current(out: Path, provenance: bundle_pb2.Provenance) -> Bundle | None:

@@ -207,6 +207,14 @@ def test_a_bundle_does_not_overwrite_something_else(project: Path, recipe: Recip
     assert (tmp_path / "taken" / "letter.txt").read_text() == "keep me"
 
 
+def test_a_folder_that_is_not_of_a_build_is_left_alone(recipe: Recipe, tmp_path: Path):
+    (tmp_path / "mine.work").mkdir()
+    (tmp_path / "mine.work" / "letter.txt").write_text("keep me")
+    with pytest.raises(StageError, match="holds something else"):
+        build_bundle(recipe, tmp_path / "mine")
+    assert (tmp_path / "mine.work" / "letter.txt").read_text() == "keep me"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

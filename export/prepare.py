@@ -1,0 +1,121 @@
+"""What a recipe starts from: its graph, its data grounded and encoded, and the record of where all of it comes from."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
+from groundwire.export.errors import DataError
+from groundwire.export.model import load_tokenizer_json
+from groundwire.export.rows import Row, encode_examples
+from groundwire.export.settings import Recipe
+from groundwire.kg import compile_graph, open_graph
+from groundwire.kg.encode import PairEncoder
+from groundwire.kg.types import Retriever
+from groundwire.v1 import bundle_pb2
+
+PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Encoded data. `bare`: training rows without evidence; `shuffled`: test rows with their words shuffled."""
+
+    labels: list[str]
+    tokenizer: bytes
+    encoder: PairEncoder
+    train: list[Row]
+    bare: list[Row]
+    calibration: list[Row]
+    test: list[Row]
+    shuffled: list[Row]
+
+
+@contextmanager
+def open_recipe_graph(recipe: Recipe) -> Iterator[Retriever | None]:
+    """The recipe's graph, compiled into a temporary folder when it is given as RDF; None when there is none."""
+    sources = [recipe.path(source) for source in recipe.graph.sources]
+    if not sources:
+        yield None
+        return
+    with TemporaryDirectory(prefix="groundwire-") as folder:
+        if len(sources) > 1 or not sources[0].is_dir():
+            compile_graph(sources, Path(folder) / "graph")
+            sources = [Path(folder) / "graph"]
+        with closing(open_graph(sources[0])) as retriever:
+            yield retriever
+
+
+def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
+    """Read, ground and encode the data.
+
+    Raises:
+        DataError: a file can't be read, or its labels don't fit the training data.
+        EncoderError: the encoder has no tokenizer.
+    """
+    train = read_examples(recipe.path(recipe.data.train))
+    if recipe.data.train_limit:
+        train = train[: recipe.data.train_limit]
+    test = read_examples(recipe.path(recipe.data.test))
+    if recipe.data.calibration:
+        calibration = read_examples(recipe.path(recipe.data.calibration))
+    else:
+        test, calibration = split_by_entity(test, recipe.data.calibration_share, recipe.seed)
+    labels = label_names(train)
+    if len(labels) < 2:
+        raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")
+    for name, part in (("calibration", calibration), ("test", test)):
+        if not part:
+            raise DataError(f"no {name} examples are left; give data.calibration or change data.calibration_share.")
+        if strange := sorted(set(label_names(part)) - set(labels)):
+            raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
+    tokenizer = load_tokenizer_json(recipe.encoder_name)
+    encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens)
+    top_k, graph = recipe.graph.top_k, recipe.graph
+
+    def encode(examples: Sequence[Example], entities: str, title: str) -> list[Row]:
+        return encode_examples(examples, labels, encoder, retriever, top_k=top_k, entities=entities, title=title)  # type: ignore[arg-type]
+
+    shuffle = random.Random(recipe.seed)
+    shuffled = [replace(e, text=" ".join(shuffle.sample(e.text.split(), len(e.text.split())))) for e in test]
+    return Prepared(
+        labels, tokenizer, encoder,
+        train=encode(train, graph.train_entities, "evidence: training"),
+        bare=encode(train, "none", "evidence: none"),
+        calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
+        test=encode(test, graph.test_entities, "evidence: test"),
+        shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
+    )  # fmt: skip
+
+
+def provenance_of(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Provenance:
+    """Where the bundle comes from, and what it depends on.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    provenance = bundle_pb2.Provenance(
+        recipe=recipe.text, seed=recipe.seed, created=datetime.now(UTC).isoformat(timespec="seconds"),
+        graph_version=retriever.info.version if retriever else "",
+    )  # fmt: skip
+    for role, name in (
+        ("train", recipe.data.train),
+        ("calibration", recipe.data.calibration),
+        ("test", recipe.data.test),
+    ):
+        if name:
+            try:
+                provenance.data[role] = file_hash(recipe.path(name))
+            except OSError as error:
+                raise DataError(f"data.{role} can't be read: {error}") from error
+    for package in PACKAGES:
+        try:
+            provenance.packages[package] = version(package)
+        except PackageNotFoundError:
+            provenance.packages[package] = "not installed"
+    return provenance
