@@ -18,7 +18,7 @@ from groundwire.demo.world import BASE, FOLDER, Split, World, read_world
 
 Label = Literal["supported", "contradicted", "not_enough_info"]
 LABELS: tuple[Label, ...] = get_args(Label)
-SIZES: dict[Split, int] = {"train": 4400, "calibration": 500, "test": 400}
+SIZES: dict[Split, int] = {"train": 5000, "calibration": 600, "test": 600}
 SEED = 20250
 _ALIASED = 0.15  # share of the names that are another name than the label
 _PREFACED = 0.08
