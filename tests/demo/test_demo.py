@@ -1,5 +1,6 @@
 """`groundwire demo` on a folder that is made already, with and without a terminal, and the recipe that makes one."""
 
+import contextlib
 import os
 import pty
 import shutil
@@ -20,6 +21,7 @@ from groundwire.export.settings import recipe_from_table
 from groundwire.kg import compile_graph
 
 SECONDS = 120.0
+TRY_AGAIN = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,14 @@ def test_ctrl_c_at_the_prompt_ends_it_cleanly(folder: DemoFolder) -> None:
         try:
             read_until(here, "Try your own")
             read_until(here, ">")
-            program.send_signal(signal.SIGINT)
-            assert program.wait(SECONDS) == 0
+            # Between the prompt and the system call that waits for a line, a signal is noted and not acted on until the
+            # next one; a person presses the key again.
+            for _ in range(int(SECONDS / TRY_AGAIN)):
+                program.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    program.wait(TRY_AGAIN)
+                    break
+            assert program.returncode == 0
         finally:
             program.kill()
             os.close(here)
