@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,8 @@ def read_until(terminal: int, wanted: str) -> str:
     seen = ""
     deadline = time.monotonic() + SECONDS
     while wanted not in seen:
-        assert time.monotonic() < deadline, seen
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{wanted!r} did not come in {SECONDS} s: {seen}"
         try:
             seen += os.read(terminal, 65536).decode("utf-8", "replace")
         except OSError as error:  # the program closed it
