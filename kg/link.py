@@ -113,7 +113,10 @@ def _readings(index: GraphIndex, text: str, words: Words) -> list[_Reading]:
                     odds[kind] = _BIAS + sum(map(mul, _VECTOR, values))
                 if posting.node not in best or odds[kind] > best[posting.node][0]:
                     best[posting.node] = odds[kind], posting
-        candidates = sorted(best.values(), key=lambda item: (-item[0], index.key(item[1].node)))[:_MOST_CANDIDATES]
+        candidates = list(best.values())
+        if len(candidates) > 1:
+            candidates.sort(key=lambda item: (-item[0], index.key(item[1].node)))
+            del candidates[_MOST_CANDIDATES:]
         if candidates:
             readings.append(_Reading(*place, written, candidates, candidates[0][0]))
     return readings
@@ -144,18 +147,26 @@ def _mention(
         scores = _with_context(index, candidates, context)
     else:
         scores = [_probability(candidates[0][0])]
-    ranked = sorted(
-        (
-            (score, index.key(posting.node), posting.node)
-            for score, (_, posting) in zip(scores, candidates, strict=True)
-        ),
-        key=lambda item: (-item[0], item[1]),
-    )[:_SHOWN_CANDIDATES]
+    if len(scores) == 1:
+        node = candidates[0][1].node
+        ranked = [(scores[0], index.key(node), node)]
+    else:
+        ranked = _ranked(index, scores, candidates)
     if ranked[0][0] < _LOWEST_SCORE:
         return None
     start, end = words.starts[reading.first], words.ends[reading.last - 1]
     shown = tuple(Candidate(key, index.label(node), score) for score, key, node in ranked)
     return Mention(start, end, text[start:end], shown), tuple(node for _, _, node in ranked)
+
+
+def _ranked(
+    index: GraphIndex, scores: Sequence[float], candidates: Sequence[tuple[float, Posting]]
+) -> list[tuple[float, str, int]]:
+    """(score, IRI, node) of the best candidates, ties by IRI."""
+    found = [
+        (score, index.key(posting.node), posting.node) for score, (_, posting) in zip(scores, candidates, strict=True)
+    ]
+    return sorted(found, key=lambda item: (-item[0], item[1]))[:_SHOWN_CANDIDATES]
 
 
 def _with_context(

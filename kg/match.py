@@ -8,10 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from groundwire.kg.index import GraphIndex, Ints
 from groundwire.kg.spell import spellable
@@ -66,15 +66,15 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
         end = min(total, begin + starts + longest - 1)
         chunk, in_capitals = words.words[begin:end], cased[begin:end]
         first, last = _sequences(len(chunk), starts, longest)
-        whole = np.zeros(len(chunk), dtype=bool)
+        whole = bytearray(len(chunk))
         for span in _look_up(index, chunk, in_capitals, first, last, whole):
             _keep(found, span, begin, 0)
         for variant, center, edits in _variants(index, text, words, (begin, chunk), (in_capitals, whole)):
             low, high = max(0, center - longest + 1), min(len(chunk), center + longest)
             first, last = _sequences(high - low, high - low, longest)
             around = (first <= center - low) & (last > center - low)
-            nothing = np.zeros(high - low, dtype=bool)
-            for span in _look_up(index, variant[low:high], in_capitals[low:high], first[around], last[around], nothing):
+            nothing, capitals = bytearray(high - low), in_capitals[low:high]
+            for span in _look_up(index, variant[low:high], capitals, first[around], last[around], nothing):
                 _keep(found, span, begin + low, edits)
     spans = list(found.values())
     if len({(span.first, span.last) for span in spans}) == len(spans):
@@ -82,12 +82,15 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
     return sorted(spans, key=lambda span: (span.first, span.last, index.key_text(span.key)))
 
 
-def _cased(text: str, words: Words) -> NDArray[np.bool_]:
-    """Which words have a capital; all, when the text has none and case says nothing."""
-    if text == text.lower():
-        return np.ones(len(words.words), dtype=bool)
-    written = [text[start:end] for start, end in zip(words.starts, words.ends, strict=True)]
-    return np.array([not one.islower() and one != one.lower() for one in written], dtype=bool)
+def _cased(text: str, words: Words) -> bytes:
+    """1 for each word that has a capital; for all, when the text has none and case says nothing."""
+    lowered = text.lower()
+    if text == lowered:
+        return b"\1" * len(words.words)
+    places = zip(words.starts, words.ends, strict=True)
+    if len(lowered) == len(text):
+        return bytes([text[start:end] != lowered[start:end] for start, end in places])
+    return bytes([text[start:end] != text[start:end].lower() for start, end in places])
 
 
 def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edits: int) -> None:
@@ -98,28 +101,27 @@ def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edit
 
 
 def _look_up(
-    index: GraphIndex, words: Sequence[str], cased: NDArray[np.bool_], first: Ints, last: Ints, whole: NDArray[np.bool_]
+    index: GraphIndex, words: Sequence[str], cased: bytes, first: Ints, last: Ints, whole: bytearray
 ) -> Iterator[Span]:
     """Labels and parts among the sequences; marks in `whole` the words of labels of two words or more."""
-    ends = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))
-    starts = np.concatenate(([0], ends[:-1]))
-    from_, to = starts[first], ends[last - 1]
-    short = to - from_ <= index.longest_key
-    if not short.all():
-        first, last, from_, to = first[short], last[short], from_[short], to[short]
-    labels, maybe, parts = index.lookup("".join(words), from_, to)
+    bounds = np.fromiter(accumulate(map(len, words), initial=0), np.int64, len(words) + 1)
+    labels, maybe, parts = index.lookup("".join(words), bounds[first], bounds[last])
     inside: list[tuple[int, int]] = []
     for place, key in labels:
         a, b = int(first[place]), int(last[place])
-        if b - a > 1 and cased[a:b].any():
-            whole[a:b] = True
+        if b - a > 1 and 1 in cased[a:b]:
+            whole[a:b] = b"\1" * (b - a)
             inside.append((a, b))
         yield Span(a, b, key, False, 0, 1)
     wanted = []
     for place in maybe:
         a, b = int(first[place]), int(last[place])
-        if cased[a:b].any() and not any(low <= a and b <= high for low, high in inside):
-            wanted.append(place)
+        if 1 in cased[a:b]:
+            for low, high in inside:
+                if low <= a and b <= high:
+                    break
+            else:
+                wanted.append(place)
     if wanted:
         found = parts(wanted)
         shared = Counter(place for place, _ in found)
@@ -132,7 +134,7 @@ def _variants(
     text: str,
     words: Words,
     part: tuple[int, list[str]],
-    marks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    marks: tuple[bytes, bytearray],
 ) -> Iterator[tuple[list[str], int, int]]:
     """The words of a part of the text (which begins at a word) with one put right, its place, and how many were.
 
@@ -140,7 +142,7 @@ def _variants(
     """
     begin, chunk = part
     doubtful = []
-    for place, (word, cased, whole) in enumerate(zip(chunk, *(mark.tolist() for mark in marks), strict=True)):
+    for place, (word, cased, whole) in enumerate(zip(chunk, *marks, strict=True)):
         if not whole and (cased or len(word) >= _LONG_WORD) and spellable(word):
             doubtful.append(place)
             run_on = _RUN_ON.fullmatch(text, words.starts[begin + place], words.ends[begin + place])

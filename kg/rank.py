@@ -6,7 +6,7 @@ word follow in a fixed order, since what decides a claim is often said in other 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,28 +77,28 @@ def make_query(index: GraphIndex, words: Words) -> Query:
     return Query(known, inverse_frequency(index, known), numbers, stems, content, quantity)
 
 
-def hits(query: Query, words: Ints) -> Floats:
-    """The weight of each word in the query, 0 for one that is not in it. Shape as `words`."""
+def hits(query: Query, words: Ints, weights: Floats | None = None) -> Floats:
+    """The weight of each word in the query (or of those given, one a word of the query), 0 for one that is not in it.
+
+    Shape as `words`.
+    """
     if not len(query.words):
         return np.zeros(len(words))
     places = query.words.searchsorted(words)
     places[places == len(query.words)] = 0
-    found: Floats = query.weights[places] * (query.words[places] == words)
+    found: Floats = (query.weights if weights is None else weights)[places] * (query.words[places] == words)
     return found
 
 
-def without_names(query: Query, named: Ints) -> Query:
-    """The query with little weight on the words `named`, which the entities' own labels hold."""
-    if not len(query.words) or not len(named):
-        return query
-    places = query.words.searchsorted(named)
-    places[places == len(query.words)] = 0
-    own = places[query.words[places] == named]
-    if not len(own):
-        return query
+def without_names(query: Query, named: Ints) -> Floats:
+    """The query's weights, with little on the words `named`, which the entities' own labels hold."""
+    names = set(named.tolist())
+    own = [place for place, word in enumerate(query.words.tolist()) if word in names]
+    if not own:
+        return query.weights
     weights = query.weights.copy()
-    weights[own] = query.weights[own] * NAME_WEIGHT
-    return replace(query, weights=weights)
+    weights[own] *= NAME_WEIGHT
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,11 @@ def rank(index: GraphIndex, query: Query, facts: Facts, nodes: Sequence[int]) ->
     count = len(facts)
     members = np.array(nodes, dtype=np.int64)
     named, _ = index.words_of(members)
-    query = without_names(query, named)
+    own = without_names(query, named)
     from_subject, to_object = _members(facts.subjects, members), _members(facts.objects, members)
     others = np.where(from_subject, facts.objects, facts.subjects)
     words, lengths = index.words_of(np.concatenate((facts.predicates, others)))
-    weights = hits(query, words)
+    weights = hits(query, words, own)
     hit = weights.nonzero()[0]
     owners = np.arange(2 * count).repeat(lengths)[hit]
     shared = np.bincount(owners, weights=weights[hit], minlength=2 * count)
@@ -183,7 +183,9 @@ def _meaning(index: GraphIndex, query: Query, predicates: Ints, others: Ints, na
 def _members(column: Ints, nodes: Ints) -> NDArray[np.bool_]:
     if len(nodes) > _FEW_NODES:
         return np.isin(column, nodes)
-    found: NDArray[np.bool_] = (column[:, None] == nodes).any(axis=1)
+    found: NDArray[np.bool_] = column == nodes[0]
+    for node in nodes[1:]:
+        found |= column == node
     return found
 
 

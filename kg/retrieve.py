@@ -1,6 +1,8 @@
 """The way of a text through the graph: words, mentions, triples ranked, coverage. One for every index."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import compress
 
 from groundwire.kg.index import Facts, GraphIndex
 from groundwire.kg.link import link
@@ -73,11 +75,9 @@ class IndexRetriever:
 
 
 def _coverage(words: Words, query: Query, mentions: Sequence[Mention], said: set[int]) -> float:
-    content = covered = 0
-    spans = [(mention.start, mention.end) for mention in mentions]
-    for start, reduced in zip(words.starts, query.stems, strict=True):
-        if reduced:
-            content += 1
-            if query.numbers.get(reduced, -1) in said or any(first <= start < last for first, last in spans):
-                covered += 1
-    return covered / content if content else 0.0
+    covered = [query.numbers.get(reduced, -1) in said for reduced in query.stems]
+    for mention in mentions:
+        first, last = bisect_left(words.starts, mention.start), bisect_left(words.starts, mention.end)
+        covered[first:last] = [True] * (last - first)
+    content = len(query.stems) - query.stems.count("")
+    return sum(map(bool, compress(query.stems, covered))) / content if content else 0.0
