@@ -1,7 +1,7 @@
 """What a recipe starts from: its graph, its data grounded and encoded, and the record of where all of it comes from."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,28 +9,36 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from groundwire.export.attacks.text.evidence import object_pool
+from groundwire.export.augment import Augmenter
 from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
 from groundwire.export.errors import DataError
 from groundwire.export.model import load_tokenizer_json
+from groundwire.export.progress import track
 from groundwire.export.rows import Row, encode_examples
 from groundwire.export.settings import Recipe
 from groundwire.kg import compile_graph, open_graph
 from groundwire.kg.encode import PairEncoder
-from groundwire.kg.types import Retriever
+from groundwire.kg.types import Evidence, Retriever
 from groundwire.v1 import bundle_pb2
 
+POOL_EXAMPLES = 4000  # training examples whose evidence false triples are made of
 PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Encoded data. `bare`: training rows without evidence; `shuffled`: test rows with their words shuffled."""
+    """Encoded data.
+
+    `changed`: for each epoch, the training rows that differ in it, by place; `shuffled`: test rows with their words
+    shuffled.
+    """
 
     labels: list[str]
     tokenizer: bytes
     encoder: PairEncoder
     train: list[Row]
-    bare: list[Row]
+    changed: list[Mapping[int, Row]]
     calibration: list[Row]
     test: list[Row]
     shuffled: list[Row]
@@ -83,14 +91,37 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
 
     shuffle = random.Random(recipe.seed)
     shuffled = [replace(e, text=" ".join(shuffle.sample(e.text.split(), len(e.text.split())))) for e in test]
+    rows = encode(train, graph.train_entities, "evidence: training")
     return Prepared(
         labels, tokenizer, encoder,
-        train=encode(train, graph.train_entities, "evidence: training"),
-        bare=encode(train, "none", "evidence: none"),
+        train=rows,
+        changed=_changed(recipe, retriever, train, rows, encoder),
         calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
         test=encode(test, graph.test_entities, "evidence: test"),
         shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
     )  # fmt: skip
+
+
+def _changed(
+    recipe: Recipe, retriever: Retriever | None, examples: Sequence[Example], rows: Sequence[Row], encoder: PairEncoder
+) -> list[Mapping[int, Row]]:
+    """The training rows that augmentation and evidence dropout change, epoch by epoch."""
+    augment, dropout = recipe.train.augment, recipe.train.evidence_dropout
+    if not (augment.edit or augment.poison or dropout):
+        return []
+
+    def ground(text: str, example: Example) -> tuple[Evidence, ...]:
+        if retriever is None or not recipe.graph.top_k:
+            return ()
+        named = list(example.entities) if recipe.graph.train_entities == "gold" else None
+        return retriever.ground(text, recipe.graph.top_k, named).evidence
+
+    pool = {}
+    if augment.poison:
+        sample = random.Random(recipe.seed).sample(examples, min(len(examples), POOL_EXAMPLES))
+        pool = object_pool(ground(e.text, e) for e in track(sample, "evidence: false triples"))
+    augmenter = Augmenter(examples, rows, encoder, ground, pool, retriever, augment, dropout, recipe.seed)
+    return [augmenter.epoch(epoch) for epoch in range(recipe.train.epochs)]
 
 
 def provenance_of(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Provenance:

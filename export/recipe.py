@@ -94,10 +94,10 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     check_parity(model, work / "float32.onnx", probe, recipe.gates.onnx_difference)
     quantize_core(work / "float32.onnx", work / "int8.onnx")
     float32, int8 = OnnxArtifact("onnx-float32", work / "float32.onnx"), OnnxArtifact("onnx-int8", work / "int8.onnx")
-    _gate_int8(recipe, prepared, float32, int8)
 
     console.print("[bold]Certificate[/]: the same measurements on every stage")
     figures, statistics, data = _certify(recipe, prepared, trained, [float32, int8])
+    _gate_int8(recipe, prepared, figures[-2], figures[-1])
     manifest = _manifest(recipe, prepared, model, provenance, figures[-1], int8)
     _calibrate(recipe, prepared, manifest, figures[-1], statistics, int8, trained, data)
 
@@ -143,7 +143,7 @@ def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
     groups = parameter_groups(model, settings.learning_rate, settings.head_learning_rate, settings.weight_decay)
     batches = TextBatches(
         prepared.train, settings.batch_size, prepared.encoder.pad_id, recipe.seed,
-        bare=prepared.bare, evidence_dropout=settings.evidence_dropout,
+        changed=prepared.changed.__getitem__ if prepared.changed else None,
     )  # fmt: skip
     hostile = settings.adversary
     adversary = None
@@ -165,22 +165,14 @@ def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
     return model
 
 
-def _gate_int8(recipe: Recipe, prepared: Prepared, float32: OnnxArtifact, int8: OnnxArtifact) -> None:
+def _gate_int8(recipe: Recipe, prepared: Prepared, float32: StageFigures, int8: StageFigures) -> None:
     """Refuse a quantized model that lost too much, judged on the calibration data so that the test data stay unseen."""
     labels = np.array([row.label for row in prepared.calibration])
-    pad_id = prepared.encoder.pad_id
-    accuracy = [
-        float(
-            np.mean(
-                collect(a, prepared.calibration, pad_id, f"{a.name}: gate")[0].mean(axis=1).argmax(axis=1) == labels
-            )
-        )
-        for a in (float32, int8)
-    ]
-    if accuracy[0] - accuracy[1] > recipe.gates.int8_accuracy_loss:
+    before, after = (np.mean(f.calibration_logits.mean(axis=1).argmax(axis=1) == labels) for f in (float32, int8))
+    if before - after > recipe.gates.int8_accuracy_loss:
         raise StageError(
-            f"INT8 lost {accuracy[0] - accuracy[1]:.1%} accuracy on the calibration data ({accuracy[0]:.1%} to "
-            f"{accuracy[1]:.1%}), more than gates.int8_accuracy_loss of {recipe.gates.int8_accuracy_loss:.1%}."
+            f"INT8 lost {before - after:.1%} accuracy on the calibration data ({before:.1%} to "
+            f"{after:.1%}), more than gates.int8_accuracy_loss of {recipe.gates.int8_accuracy_loss:.1%}."
         )
 
 

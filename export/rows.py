@@ -1,6 +1,6 @@
 """Rows for a text model: examples with their evidence, encoded once, batched by length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,8 +87,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> TextBatch:
 class TextBatches:
     """Batches of an epoch, shuffled by (seed, epoch), rows of like length together to save padding.
 
-    `evidence_dropout` is the share of rows that are replaced, anew in each epoch, by the same text without evidence, so
-    that the model learns to read the text alone too; `bare` holds those rows, in the same order as `rows`.
+    `changed` gives for an epoch the rows that differ in it, by their place in `rows` (`groundwire.export.augment`).
     """
 
     def __init__(
@@ -97,13 +96,10 @@ class TextBatches:
         batch_size: int,
         pad_id: int,
         seed: int,
-        *,
-        bare: Sequence[Row] = (),
-        evidence_dropout: float = 0.0,
+        changed: Callable[[int], Mapping[int, Row]] | None = None,
     ) -> None:
-        self.rows, self.bare = rows, bare
+        self.rows, self.changed = rows, changed
         self.batch_size, self.pad_id, self.seed = batch_size, pad_id, seed
-        self.evidence_dropout = evidence_dropout if bare else 0.0
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -112,8 +108,8 @@ class TextBatches:
         """The batches of one epoch; the same for the same epoch, so that training can be resumed in its middle."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.rows), generator=generator).tolist()
-        dropped = torch.rand(len(self.rows), generator=generator) < self.evidence_dropout
-        chosen = [self.bare[n] if dropped[n] else self.rows[n] for n in order]
+        changed = self.changed(epoch) if self.changed else {}
+        chosen = [changed.get(n, self.rows[n]) for n in order]
         window = 50 * self.batch_size
         batches: list[list[Row]] = []
         for start in range(0, len(chosen), window):

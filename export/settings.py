@@ -62,6 +62,14 @@ class AdversarySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """Shares of the training rows that are changed, anew in each epoch; see `groundwire.export.augment`."""
+
+    edit: float = 0.0  # words of the text misspelt, or exchanged for others of the same meaning
+    poison: float = 0.0  # a false triple added to the evidence, or put in the place of a true one
+
+
+@dataclass(frozen=True, slots=True)
 class TrainSettings:
     """Fine-tuning."""
 
@@ -72,6 +80,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     warmup: float = 0.06  # share of the steps
     evidence_dropout: float = 0.1  # share of the rows that are read without evidence
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
     adversary: AdversarySettings = field(default_factory=AdversarySettings)
 
 
@@ -163,6 +172,10 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
         (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),
         (0 <= train.evidence_dropout < 1, "train.evidence_dropout must be 0 or more and below 1"),
+        (
+            0 <= train.augment.edit <= 1 and 0 <= train.augment.poison <= 1,
+            "train.augment.edit and train.augment.poison must lie between 0 and 1",
+        ),
         (train.adversary.method in OBJECTIVES, f"train.adversary.method must be one of {', '.join(OBJECTIVES)}"),
         (
             train.adversary.method != "trades" or train.adversary.weight < 1,
