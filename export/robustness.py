@@ -18,6 +18,7 @@ from torch import Tensor
 from groundwire import metrics
 from groundwire.export.attacks import Logits, Threat, apgd, carlini_wagner, fgsm, pgd, robust_at
 from groundwire.export.attacks.search import random_search
+from groundwire.export.attacks.text.evidence import EvidenceResult
 from groundwire.export.attacks.text.greedy import TextResult
 from groundwire.export.masking import Check, masking_checks
 from groundwire.export.smoothing import certify_smoothed
@@ -166,6 +167,25 @@ def text_figures(name: str, threat: str, attacks: Mapping[str, Sequence[TextResu
     return Report(
         name, threat, Share.of(right), {n: Share.of(s) for n, s in zip(attacks, stands, strict=True)},
         Share.of(stands.all(axis=0)), Share.of(changed.any(axis=0)), Share.of(confident.any(axis=0)), curves,
+    )  # fmt: skip
+
+
+def evidence_figures(name: str, threat: str, attacks: Mapping[str, Sequence[EvidenceResult]]) -> Report:
+    """Sum up attacks on the evidence of the same texts, in the same order, by their names.
+
+    Raises:
+        ValueError: no attacks, or not of as many texts each.
+    """
+    lists = list(attacks.values())
+    if not lists or len({len(results) for results in lists}) > 1:
+        raise ValueError("evidence_figures needs one attack or more, all of the same texts in the same order")
+    stands = np.array([[r.robust for r in results] for results in lists])
+    changed = np.array([[r.attacked != r.clean for r in results] for results in lists])
+    confident = np.array([[r.attacked != r.clean and r.confidence >= CONFIDENT for r in results] for results in lists])
+    return Report(
+        name, threat, Share.of(np.array([r.clean == r.label for r in lists[0]])),
+        {n: Share.of(s) for n, s in zip(attacks, stands, strict=True)},
+        Share.of(stands.all(axis=0)), Share.of(changed.any(axis=0)), Share.of(confident.any(axis=0)),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: `groundwire kg|build|serve|predict|evaluate|demo`.
+"""The command line: `groundwire kg|build|serve|predict|evaluate|attack|demo`.
 
 Commands are imported when they are used, so that serving never pays for, nor needs, the toolchain.
 """
@@ -19,6 +19,7 @@ _COMMANDS = {
     "serve": ("groundwire.cli.serve", "serve", "Serve bundles and a graph over gRPC."),
     "predict": ("groundwire.cli.predict", "predict", "Ask a running server."),
     "evaluate": ("groundwire.cli.evaluate", "evaluate", "Measure a bundle, or a running server, on labelled data."),
+    "attack": ("groundwire.cli.attack", "attack", "Look for changes that flip a model's labels: a robustness report."),
     "demo": ("groundwire.cli.demo", "demo", "Build, serve and question a small model of countries and cities."),
 }
 

@@ -87,3 +87,36 @@ def test_an_overview_imports_neither_torch_nor_the_server():
     assert result.stdout.splitlines()[-1] == "[]"
     for name in ("kg", "build", "serve", "predict", "evaluate", "demo"):
         assert name in result.stdout
+
+
+def test_attack_reports_what_flips_the_label_and_writes_the_texts(built: Bundle, project: Path, tmp_path: Path):
+    result = groundwire("attack", "--bundle", built.path, "--graph", project / "towns.ttl", "--data",
+                        project / "test.jsonl", "--entities", "gold", "--limit", "24", "--queries", "60",
+                        "--edits", "0.4", "--out", tmp_path / "report", "--json")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    of_text, of_evidence = json.loads(result.stdout)["reports"]
+    assert set(of_text["attacks"]) == {"characters", "words"}
+    assert set(of_evidence["attacks"]) == {"drop", "swap", "poison"}
+    assert of_text["clean"]["examples"] == 24
+    assert of_text["worst_case"]["value"] <= of_text["attacks"]["characters"]["value"] <= of_text["clean"]["value"]
+    # The word that tells the label of these claims can be misspelt, and their evidence decides nothing.
+    assert of_text["worst_case"]["value"] < of_text["clean"]["value"]
+    assert of_evidence["worst_case"]["value"] == of_evidence["clean"]["value"]
+    flipped = [json.loads(line) for line in (tmp_path / "report" / "texts.jsonl").read_text().splitlines()]
+    assert flipped
+    assert all(one["text"] != one["original"] and one["attacked"] != one["clean"] for one in flipped)
+    stored = json.loads((tmp_path / "report" / "robustness.json").read_text())
+    assert stored["reports"][0]["worst_case"] == of_text["worst_case"]
+    assert "Stands under every attack" in (tmp_path / "report" / "robustness.html").read_text()
+
+
+def test_attack_runs_against_a_server(built: Bundle, project: Path):
+    with BackgroundServer(ServerConfig((built.path,), project / "towns.ttl", "127.0.0.1:0")) as server:
+        common = ("attack", "--target", server.address, "--data", project / "test.jsonl", "--limit", "6")
+        result = groundwire(*common, "--queries", "20", "--attack", "characters")
+        refused = groundwire(*common, "--attack", "evidence")
+    assert result.returncode == 0, result.stderr
+    assert f"towns {built.manifest.version}" in result.stdout
+    assert "under all of them" in result.stdout
+    assert refused.returncode == 2
+    assert "--bundle" in refused.stderr
