@@ -6,10 +6,11 @@ from pathlib import Path
 
 from groundwire.kg.compile import compile_graph
 from groundwire.kg.compiled import CompiledRetriever
-from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, UnknownEntityError
+from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, StoreError, UnknownEntityError
 from groundwire.kg.rdf import RdflibRetriever
 from groundwire.kg.read import load_dataset, source_hashes
 from groundwire.kg.settings import GraphSettings
+from groundwire.kg.store import StoreInfo, compile_store, store_info
 from groundwire.kg.types import Candidate, Evidence, GraphInfo, Grounding, Mention, Retriever, Term
 from groundwire.kg.vectors import WordVectors
 from groundwire.kg.verbalise import verbalise, verbalise_evidence
@@ -27,12 +28,16 @@ __all__ = [
     "RdflibRetriever",
     "Retriever",
     "SourceError",
+    "StoreError",
+    "StoreInfo",
     "Term",
     "UnknownEntityError",
     "WordVectors",
     "compile_graph",
+    "compile_store",
     "load_dataset",
     "open_graph",
+    "store_info",
     "verbalise",
     "verbalise_evidence",
 ]

@@ -15,5 +15,9 @@ class CompiledGraphError(GraphError):
     """A compiled graph is missing, incomplete, damaged, or of a format version that is not known."""
 
 
+class StoreError(GraphError):
+    """A query store is missing, damaged, or of a format version that is not known."""
+
+
 class UnknownEntityError(GraphError):
     """An IRI that was asked for is not an entity of the graph."""

@@ -102,19 +102,24 @@ class FolderWriter:
         for path in self._folder.iterdir():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-        if self._out.exists():
-            old = self._out.with_name(f".{self._out.name}.{os.getpid()}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            self._out.rename(old)
-            self._folder.rename(self._out)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            self._folder.rename(self._out)
+        put_in_place(self._folder, self._out)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def put_in_place(folder: Path, out: Path) -> None:
+    """Rename a finished folder to `out`, replacing what is there; who has the old one open keeps it."""
+    if out.exists():
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(out)
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -164,11 +164,12 @@ def load_dataset(paths: Sequence[str | os.PathLike[str]]) -> rdflib.Dataset:
     from oxrdflib import OxigraphStore  # noqa: PLC0415 - only this function needs it
 
     store = ox.Store()
-    store.bulk_extend(_to_oxigraph(quad) for quad in read_all(paths))
+    store.bulk_extend(to_oxigraph(quad) for quad in read_all(paths))
     return rdflib.Dataset(store=OxigraphStore(store=store))
 
 
-def _to_oxigraph(quad: Quad) -> ox.Quad:
+def to_oxigraph(quad: Quad) -> ox.Quad:
+    """A quad as Oxigraph has it."""
     s, p, o, g = quad
     subject = cast("ox.NamedNode | ox.BlankNode", _to_term(s))
     graph = cast("ox.NamedNode | ox.BlankNode", _to_term(g)) if g else ox.DefaultGraph()

@@ -64,6 +64,21 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "percentunit",
         [(f"{rate('groundwire_coverage_sum', 'model')} / {rate('groundwire_coverage_count', 'model')}", "{{model}}")],
     ),
+    (
+        "Versions of the graph, by processes that serve them",
+        "short",
+        [("sum by (source, version) (groundwire_graph_serving) > 0", "{{source}} {{version}}")],
+    ),
+    (
+        "Reloads of the graph",
+        "short",
+        [
+            (
+                "sum by (source, outcome) (increase(groundwire_graph_reloads_total[$__rate_interval]))",
+                "{{source}} {{outcome}}",
+            )
+        ],
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import uvloop
@@ -16,18 +16,19 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
-from groundwire.kg import open_graph
 from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.interceptor import Interceptor
 from groundwire.server.lifecycle import Gate
+from groundwire.server.live import Live, open_live
 from groundwire.server.metrics import Metrics, ModelMetrics, exposed
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
 from groundwire.server.pipeline import Pipeline
 from groundwire.server.servable import Servable
+from groundwire.server.sources import live_graph, live_queries
 from groundwire.server.tensor_model import TensorModel
 from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
@@ -58,6 +59,7 @@ class Server:
         self.metrics_address = ""
         self.models: Models
         self.gate: Gate
+        self._live: list[Live[Any]] = []
         self._health: health.aio.HealthServicer
         self._grpc: grpc.aio.Server
         self._closing = AsyncExitStack()
@@ -83,6 +85,13 @@ class Server:
         await self.gate.quiet(PAUSE_SECONDS, FAREWELL_SECONDS)
         await self._closing.aclose()
         return unanswered
+
+    async def reload(self) -> bool:
+        """Open graph and query store again, beside the old ones, and answer from them. Whether all could be used.
+
+        What can't be used is refused with a line in the log, and what was there goes on serving.
+        """
+        return all([await live.reload() for live in self._live])
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Load everything, then listen: a client that can connect can be answered."""
@@ -137,11 +146,19 @@ class Server:
         handlers: dict[str, Handlers] = {}
         servables: list[Servable] = []
         if config.graph is not None:
-            retriever = open_graph(config.graph)
-            stack.callback(retriever.close)
-            knowledge = service_knowledge.KnowledgeService(retriever, config.limits)
+            graph = live_graph(config.graph, metrics)
+            await stack.enter_async_context(open_live(graph, config.reload_seconds))
+            self._live.append(graph)
+            queries = None
+            if config.query_store is not None:
+                queries = live_queries(config.query_store, config.query, metrics)
+                await stack.enter_async_context(open_live(queries, config.reload_seconds))
+                self._live.append(queries)
+            knowledge = service_knowledge.KnowledgeService(graph, config.limits, queries)
             stack.callback(knowledge.close)
             handlers[service_knowledge.NAME] = knowledge.handlers(gate)
+        elif config.query_store is not None:
+            raise ConfigurationError("--query-store needs --graph: the service that answers queries links texts too.")
         elif config.bundles:
             raise ConfigurationError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file.")
         settings = (config.limits, config.provider, config.threads)
@@ -151,9 +168,7 @@ class Server:
 
         if config.bundles:
             bundles = [open_bundle(path) for path in config.bundles]
-            self.models = Models(
-                [Pipeline(bundle, retriever, *settings, sink(bundle.manifest.name)) for bundle in bundles]
-            )
+            self.models = Models([Pipeline(bundle, graph, *settings, sink(bundle.manifest.name)) for bundle in bundles])
             for pipeline in self.models.all():
                 await stack.enter_async_context(pipeline)
                 servables.append(TextModel(pipeline))
@@ -201,10 +216,18 @@ async def _serve(config: ServerConfig) -> int:
         _log.info("draining", extra={"fields": {"signal": signal.Signals(signal_number).name}})
         stopped.set()
 
+    reloading: set[asyncio.Task[bool]] = set()  # a task that nobody holds may vanish
+
+    def reload(server: Server) -> None:
+        task = loop.create_task(server.reload())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
     async with Server(config) as server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(signal.SIGHUP, reload, server)
         print(f"listening on {server.address}", flush=True)
         await stopped.wait()
         unanswered = await server.drain()

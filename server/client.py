@@ -132,6 +132,13 @@ class Client:
         response: knowledge_pb2.GetGraphResponse = self._call(self._knowledge.GetGraph, knowledge_pb2.GetGraphRequest())
         return response.graph
 
+    def query(self, query: str, max_rows: int = 0, timeout_seconds: float = 0.0) -> knowledge_pb2.QueryResponse:
+        """The answer to a SPARQL query; 0 means the server's limit."""
+        response: knowledge_pb2.QueryResponse = self._call(
+            self._knowledge.Query, query_request(query, max_rows, timeout_seconds)
+        )
+        return response
+
     def list_models(self) -> list[model_pb2.ModelSummary]:
         """The models of the server."""
         response: model_pb2.ListModelsResponse = self._call(self._model.ListModels, model_pb2.ListModelsRequest())
@@ -216,6 +223,11 @@ class AsyncClient:
             await self._call(self._knowledge.GetGraph(request, timeout=self.timeout, metadata=self._metadata))
         ).graph
 
+    async def query(self, query: str, max_rows: int = 0, timeout_seconds: float = 0.0) -> knowledge_pb2.QueryResponse:
+        """The answer to a SPARQL query; 0 means the server's limit."""
+        request = query_request(query, max_rows, timeout_seconds)
+        return await self._call(self._knowledge.Query(request, timeout=self.timeout, metadata=self._metadata))
+
     async def list_models(self) -> list[model_pb2.ModelSummary]:
         """The models of the server."""
         request = model_pb2.ListModelsRequest()
@@ -245,6 +257,15 @@ def predict_request(
     """
     items = [_request(prediction_pb2.PredictInput, text=item) if isinstance(item, str) else item for item in inputs]
     return prediction_pb2.PredictRequest(model=model, inputs=items, options=options)
+
+
+def query_request(query: str, max_rows: int = 0, timeout_seconds: float = 0.0) -> knowledge_pb2.QueryRequest:
+    """A request for the answer to a SPARQL query.
+
+    Raises:
+        InvalidRequestError: the query holds a lone surrogate, so it can't be sent.
+    """
+    return _request(knowledge_pb2.QueryRequest, query=query, max_rows=max_rows, timeout_seconds=timeout_seconds)
 
 
 _Message = TypeVar("_Message", bound=Message)

@@ -14,6 +14,7 @@ PROVIDERS: tuple[str, ...] = get_args(Provider)
 MAX_TOP_K = 256
 MAX_PROBES = 32
 MAX_ENTITIES = 64
+RELOAD_SECONDS = 5.0
 DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
 
 
@@ -39,6 +40,31 @@ class Limits:
         for limit in dataclasses.fields(self):
             if getattr(self, limit.name) <= 0:
                 raise ConfigurationError(f"{limit.name} must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """What one SPARQL query may take, and how many are evaluated at once.
+
+    `seconds` include the wait for a free worker. `rows` are solutions or triples of an answer, `answer_bytes` its size
+    as protobuf; the default stays below the 4 MiB that gRPC clients take by default. `length` is in code points,
+    `nesting` in brackets. `workers` are processes, of `memory_bytes` each, that evaluate; at most `waiting` queries
+    wait for one.
+    """
+
+    seconds: float = 10.0
+    rows: int = 10_000
+    answer_bytes: int = 4_000_000
+    length: int = 16_384
+    nesting: int = 64
+    workers: int = 2
+    waiting: int = 32
+    memory_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for limit in dataclasses.fields(self):
+            if getattr(self, limit.name) <= 0:
+                raise ConfigurationError(f"{limit.name} of queries must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +99,9 @@ class ServerConfig:
     without. `models` are names and ONNX files, or folders that hold `model.onnx`. `listen` is `HOST:PORT`; port 0 takes
     a free one. `threads` are ONNX Runtime's per model, 0 for all cores. `reuse_port` lets several processes share the
     port; alone, a server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for
-    none; of several processes, the supervisor has that port.
+    none; of several processes, the supervisor has that port. `query_store` is a folder made by `groundwire kg store`,
+    or none: then queries are refused. Graph and store are looked at every `reload_seconds` and replaced when they
+    changed; with 0, only when the process gets SIGHUP.
     """
 
     bundles: tuple[Path, ...]
@@ -86,6 +114,9 @@ class ServerConfig:
     models: tuple[tuple[str, Path], ...] = ()
     security: Security = field(default_factory=Security)
     limits: Limits = field(default_factory=Limits)
+    query_store: Path | None = None
+    query: QueryLimits = field(default_factory=QueryLimits)
+    reload_seconds: float = RELOAD_SECONDS
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""
@@ -97,6 +128,8 @@ class ServerConfig:
         fields = json.loads(line)
         fields["bundles"] = tuple(Path(bundle) for bundle in fields["bundles"])
         fields["graph"] = None if fields["graph"] is None else Path(fields["graph"])
+        fields["query_store"] = None if fields["query_store"] is None else Path(fields["query_store"])
+        fields["query"] = QueryLimits(**fields["query"])
         fields["models"] = tuple((name, Path(path)) for name, path in fields["models"])
         fields["limits"] = Limits(**fields["limits"])
         security: dict[str, Any] = fields["security"]

@@ -74,7 +74,19 @@ class ShuttingDownError(ServerError):
 
 
 class DeadlineExceededError(ServerError):
-    """The request's deadline passed before its turn came; it was not run."""
+    """The request's deadline passed: before its turn came, so it was not run; or a query ran too long."""
+
+
+class ForbiddenQueryError(ServerError):
+    """A SPARQL query would write, or reach the network."""
+
+
+class QueryTooLargeError(ServerError):
+    """The answer to a SPARQL query, or what its evaluation needs, is more than one query may take."""
+
+
+class QueryFailedError(ServerError):
+    """A SPARQL query could not be evaluated, for a reason that lies not in the query."""
 
 
 class InferenceError(ServerError):

@@ -79,6 +79,44 @@ class Metrics:
             registry=self.registry,
             buckets=_SHARES,
         )
+        self.versions = Gauge(
+            "groundwire_graph_serving",
+            "Processes that answer from this version of the graph, or of the query store.",
+            ["source", "version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.reloads = Counter(
+            "groundwire_graph_reloads",
+            "Changed graphs and query stores, by whether they were accepted or refused.",
+            ["source", "outcome"],
+            registry=self.registry,
+        )
+
+
+class GraphMetrics:
+    """The instruments of what is replaced while the server runs: `source` is graph or query store."""
+
+    def __init__(self, metrics: Metrics, source: str) -> None:
+        self._versions = metrics.versions
+        self._source = source
+        self._current = ""
+        self._outcomes = {
+            accepted: metrics.reloads.labels(source, "accepted" if accepted else "refused")
+            for accepted in (True, False)
+        }
+
+    def serving(self, version: str) -> None:
+        """This version answers from now on."""
+        if self._current:
+            # Not removed: what another process counts under it must stay.
+            self._versions.labels(self._source, self._current).set(0)
+        self._current = version
+        self._versions.labels(self._source, version).set(1)
+
+    def reloaded(self, *, accepted: bool) -> None:
+        """Count a changed graph."""
+        self._outcomes[accepted].inc()
 
 
 class ModelMetrics:

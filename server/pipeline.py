@@ -15,6 +15,7 @@ from groundwire.kg.types import Evidence, Grounding, Retriever
 from groundwire.server.batcher import Batcher
 from groundwire.server.config import Limits, Provider
 from groundwire.server.convert import to_evidence, to_mentions
+from groundwire.server.live import Fixed, Lease, Live
 from groundwire.server.probes import perturb
 from groundwire.server.runtime import Outputs, Runtime
 from groundwire.server.statistics import Record, Sink, Statistics
@@ -43,12 +44,20 @@ class _Prepared:
     probes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Predictions in the order of their inputs, and the version of the graph that all of them were made with."""
+
+    predictions: list[prediction_pb2.Prediction]
+    graph_version: str
+
+
 class Pipeline:
     """Answers requests with one bundle and one graph. An async context manager; use it on one event loop.
 
     Args:
         bundle: an opened bundle.
-        retriever: the graph; the caller closes it.
+        graph: a retriever, or one that is replaced while the pipeline runs; the caller closes it.
         limits: bounds on requests, batches and queue.
         provider: execution provider of the model.
         threads: ONNX Runtime's threads, 0 for all cores.
@@ -62,14 +71,14 @@ class Pipeline:
     def __init__(
         self,
         bundle: Bundle,
-        retriever: Retriever,
+        graph: Retriever | Live[Retriever],
         limits: Limits | None = None,
         provider: Provider = "auto",
         threads: int = 0,
         sink: Sink | None = None,
     ) -> None:
         self.bundle = bundle
-        self.retriever = retriever
+        self._graph = graph if isinstance(graph, Live) else Fixed(graph)
         self.limits = limits or Limits()
         try:
             self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
@@ -80,7 +89,11 @@ class Pipeline:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
         self._batcher: Batcher | None = None
         self.statistics = Statistics(sink)
-        self._inline = retriever.info.retriever == "compiled"
+
+    @property
+    def graph_version(self) -> str:
+        """Version of the graph that the next request will be answered with."""
+        return self._graph.value.info.version
 
     @property
     def provider(self) -> str:
@@ -109,7 +122,18 @@ class Pipeline:
         options: prediction_pb2.PredictOptions | None = None,
         deadline: float | None = None,
     ) -> list[prediction_pb2.Prediction]:
-        """Predict `inputs`, 1 to the batch limit, in their order. `deadline` is in the time of the event loop.
+        """The predictions of `answer`."""
+        return (await self.answer(inputs, options, deadline)).predictions
+
+    async def answer(
+        self,
+        inputs: Sequence[prediction_pb2.PredictInput],
+        options: prediction_pb2.PredictOptions | None = None,
+        deadline: float | None = None,
+    ) -> Answer:
+        """Predict `inputs`, 1 to the batch limit, all with one version of the graph.
+
+        `deadline` is in the time of the event loop.
 
         Raises:
             InvalidRequestError: inputs or options break a rule; nothing was run.
@@ -122,32 +146,43 @@ class Pipeline:
             check_options(options, self.bundle.manifest.inputs.top_k)
             batcher = self.batcher
             batcher.check_room(len(inputs))
-            prepared = await self._prepare_all(inputs, options, record)
+            with self._graph.lease() as lease:
+                version = lease.value.info.version
+                prepared = await self._prepare_all(lease, inputs, options, record)
             record.encode = record.since() - record.ground
             outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
             inferred = record.since()
             predictions = self._decide_all(inputs, options, prepared, outputs)
             record.decide = record.since() - inferred
             self.statistics.predicted(predictions)
-            return predictions
+            return Answer(predictions, version)
 
     async def _prepare_all(
-        self, inputs: Sequence[prediction_pb2.PredictInput], options: prediction_pb2.PredictOptions, record: Record
+        self,
+        lease: Lease[Retriever],
+        inputs: Sequence[prediction_pb2.PredictInput],
+        options: prediction_pb2.PredictOptions,
+        record: Record,
     ) -> list[_Prepared]:
         copies = 1 + options.probes
         small = len(inputs) * copies <= INLINE_TEXTS and not options.contributions
-        if self._inline and small and sum(len(item.text) for item in inputs) * copies <= INLINE_CODE_POINTS:
-            return [self._prepare(item, options, record) for item in inputs]
-        loop = asyncio.get_running_loop()
-        return [await loop.run_in_executor(self._thread, self._prepare, item, options, record) for item in inputs]
+        retriever = lease.value
+        inline = retriever.info.retriever == "compiled"
+        if inline and small and sum(len(item.text) for item in inputs) * copies <= INLINE_CODE_POINTS:
+            return [self._prepare(retriever, item, options, record) for item in inputs]
+        return [await lease.run(self._thread, self._prepare, retriever, item, options, record) for item in inputs]
 
     def _prepare(
-        self, item: prediction_pb2.PredictInput, options: prediction_pb2.PredictOptions, record: Record
+        self,
+        retriever: Retriever,
+        item: prediction_pb2.PredictInput,
+        options: prediction_pb2.PredictOptions,
+        record: Record,
     ) -> _Prepared:
         """Link, retrieve and encode one input."""
         top_k = options.top_k or self.bundle.manifest.inputs.top_k
         started = time.perf_counter()
-        grounding = self.retriever.ground(item.text, top_k, list(item.entities) or None)
+        grounding = retriever.ground(item.text, top_k, list(item.entities) or None)
         record.ground += time.perf_counter() - started
         full = self._encoder.encode(item.text, grounding.evidence)
         read = tuple(grounding.evidence[position] for position in full.used)
@@ -159,7 +194,7 @@ class Pipeline:
             rows += (self._encoder.encode(item.text, read[:i] + read[i + 1 :]) for i in range(len(read)))
         copies: list[str] = []
         if options.probes:
-            mentions = self.retriever.link(item.text) if item.entities else grounding.mentions
+            mentions = retriever.link(item.text) if item.entities else grounding.mentions
             copies = perturb(item.text, mentions, options.probes)
             rows += (self._encoder.encode(copy, read) for copy in copies)
         if item.entities:

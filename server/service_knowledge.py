@@ -1,6 +1,5 @@
-"""KnowledgeService: mentions and evidence without a model."""
+"""KnowledgeService: mentions and evidence without a model, and SPARQL."""
 
-import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +8,10 @@ import grpc
 from groundwire.kg.types import Retriever
 from groundwire.server.config import DEFAULT_TOP_K, Limits
 from groundwire.server.convert import to_evidence, to_graph_info, to_mentions
+from groundwire.server.errors import UnsupportedError
 from groundwire.server.lifecycle import Gate
+from groundwire.server.live import Live
+from groundwire.server.query_pool import QueryPool
 from groundwire.server.rpc import Deadline, unary
 from groundwire.server.validate import check_texts, check_top_k
 from groundwire.v1 import knowledge_pb2
@@ -20,8 +22,9 @@ NAME = "groundwire.v1.KnowledgeService"
 class KnowledgeService:
     """Asks the graph in a thread of its own, so that predictions go on meanwhile."""
 
-    def __init__(self, retriever: Retriever, limits: Limits) -> None:
-        self._retriever = retriever
+    def __init__(self, graph: Live[Retriever], limits: Limits, queries: Live[QueryPool] | None = None) -> None:
+        self._graph = graph
+        self._queries = queries
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowledge")
 
@@ -31,6 +34,7 @@ class KnowledgeService:
             "Link": unary(gate, knowledge_pb2.LinkRequest, self.link),
             "Ground": unary(gate, knowledge_pb2.GroundRequest, self.ground),
             "GetGraph": unary(gate, knowledge_pb2.GetGraphRequest, self.get_graph),
+            "Query": unary(gate, knowledge_pb2.QueryRequest, self.query),
         }
 
     def close(self) -> None:
@@ -44,11 +48,11 @@ class KnowledgeService:
             InvalidRequestError: a text breaks a rule.
         """
         check_texts(request.texts, self._limits)
-        loop = asyncio.get_running_loop()
-        response = knowledge_pb2.LinkResponse(graph_version=self._retriever.info.version)
-        for text in request.texts:  # one at a time: a call that is cancelled stops at the next text
-            mentions = await loop.run_in_executor(self._thread, self._retriever.link, text)
-            response.results.add(mentions=to_mentions(mentions))
+        with self._graph.lease() as lease:
+            response = knowledge_pb2.LinkResponse(graph_version=lease.value.info.version)
+            for text in request.texts:  # one at a time: a call that is cancelled stops at the next text
+                mentions = await lease.run(self._thread, lease.value.link, text)
+                response.results.add(mentions=to_mentions(mentions))
         return response
 
     async def ground(self, request: knowledge_pb2.GroundRequest, _deadline: Deadline) -> knowledge_pb2.GroundResponse:
@@ -59,20 +63,35 @@ class KnowledgeService:
         """
         check_texts(request.texts, self._limits)
         check_top_k(request.top_k, "top_k")
-        loop = asyncio.get_running_loop()
         top_k = request.top_k or DEFAULT_TOP_K
-        response = knowledge_pb2.GroundResponse(graph_version=self._retriever.info.version)
-        for text in request.texts:
-            grounding = await loop.run_in_executor(self._thread, self._retriever.ground, text, top_k)
-            response.results.add(
-                mentions=to_mentions(grounding.mentions),
-                evidence=to_evidence(grounding.evidence),
-                coverage=grounding.coverage,
-            )
+        with self._graph.lease() as lease:
+            response = knowledge_pb2.GroundResponse(graph_version=lease.value.info.version)
+            for text in request.texts:
+                grounding = await lease.run(self._thread, lease.value.ground, text, top_k)
+                response.results.add(
+                    mentions=to_mentions(grounding.mentions),
+                    evidence=to_evidence(grounding.evidence),
+                    coverage=grounding.coverage,
+                )
         return response
 
     async def get_graph(
         self, _request: knowledge_pb2.GetGraphRequest, _deadline: Deadline
     ) -> knowledge_pb2.GetGraphResponse:
         """The graph in numbers."""
-        return knowledge_pb2.GetGraphResponse(graph=to_graph_info(self._retriever.info))
+        return knowledge_pb2.GetGraphResponse(graph=to_graph_info(self._graph.value.info))
+
+    async def query(self, request: knowledge_pb2.QueryRequest, deadline: Deadline) -> knowledge_pb2.QueryResponse:
+        """The answer to a SPARQL query, from one version of the query store.
+
+        Raises:
+            UnsupportedError: the server has no query store.
+            GroundwireError: as `QueryPool.query`.
+        """
+        if self._queries is None:
+            raise UnsupportedError(
+                "this server answers no queries: make a store with `groundwire kg store SOURCE... --out DIR`, and "
+                "start the server with --query-store DIR"
+            )
+        with self._queries.lease() as lease:
+            return await lease.value.query(request, deadline)

@@ -41,15 +41,15 @@ class PredictionService:
 
         Raises:
             InvalidRequestError, UnknownModelError: as `Models.get`.
-            GroundwireError: as `Pipeline.predict`.
+            GroundwireError: as `Pipeline.answer`.
         """
         pipeline = self._models.get(request.model, "model")
-        predictions = await pipeline.predict(request.inputs, request.options, deadline)
+        answer = await pipeline.answer(request.inputs, request.options, deadline)
         return prediction_pb2.PredictResponse(
-            predictions=predictions,
+            predictions=answer.predictions,
             model=pipeline.bundle.manifest.name,
             model_version=pipeline.bundle.manifest.version,
-            graph_version=pipeline.retriever.info.version,
+            graph_version=answer.graph_version,
         )
 
     def predict_stream(
@@ -80,15 +80,15 @@ class PredictionService:
         try:
             check_input(request.input, self._limits, "input")
             pipeline = self._models.get(request.model, "model")
-            [prediction] = await pipeline.predict([request.input], request.options, deadline)
+            answer = await pipeline.answer([request.input], request.options, deadline)
         except Exception as error:  # `to_status` logs what is a bug; the stream goes on
             return _failure(request.id, error)
         return prediction_pb2.PredictStreamResponse(
             id=request.id,
-            prediction=prediction,
+            prediction=answer.predictions[0],
             model=pipeline.bundle.manifest.name,
             model_version=pipeline.bundle.manifest.version,
-            graph_version=pipeline.retriever.info.version,
+            graph_version=answer.graph_version,
         )
 
 

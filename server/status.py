@@ -10,14 +10,17 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from groundwire.errors import BundleError, GroundwireError
-from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, UnknownEntityError
+from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, StoreError, UnknownEntityError
 from groundwire.server.errors import (
     ConfigurationError,
     DeadlineExceededError,
     FixedModelsError,
+    ForbiddenQueryError,
     InferenceError,
     InvalidRequestError,
     ProviderError,
+    QueryFailedError,
+    QueryTooLargeError,
     QueueFullError,
     RateLimitedError,
     ShuttingDownError,
@@ -38,11 +41,15 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ForbiddenQueryError: grpc.StatusCode.PERMISSION_DENIED,
+    QueryTooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    QueryFailedError: grpc.StatusCode.INTERNAL,
     ShuttingDownError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     BundleError: grpc.StatusCode.FAILED_PRECONDITION,
     SourceError: grpc.StatusCode.FAILED_PRECONDITION,
     CompiledGraphError: grpc.StatusCode.FAILED_PRECONDITION,
+    StoreError: grpc.StatusCode.FAILED_PRECONDITION,
     ProviderError: grpc.StatusCode.FAILED_PRECONDITION,
     ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
     GraphError: grpc.StatusCode.UNAVAILABLE,  # a remote store that did not answer

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from groundwire.server.errors import InvalidRequestError
-from groundwire.server.pipeline import Pipeline
+from groundwire.server.pipeline import Answer, Pipeline
 from groundwire.server.servable import Parameters
 from groundwire.server.statistics import Statistics
 from groundwire.server.tensors import BYTES, Array, TensorSpec
 from groundwire.v1 import prediction_pb2
 
 TEXT = "text"
+GRAPH_VERSION = "graph_version"
 Prediction = prediction_pb2.Prediction
 
 
@@ -66,7 +67,7 @@ _DTYPES: Mapping[str, type[Any]] = {BYTES: object, "FP32": np.float32, "BOOL": n
 class TextModel:
     """A pipeline as a `Servable`. Outputs beside the columns above, C labels in the manifest's order:
 
-    `probabilities` FP32 [N, C], `logits` FP32 [N, C], `prediction_set` BOOL [N, C].
+    `probabilities` FP32 [N, C], `logits` FP32 [N, C], `prediction_set` BOOL [N, C], `graph_version` BYTES [N, 1].
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -83,9 +84,13 @@ class TextModel:
             TensorSpec("logits", "FP32", (-1, labels)),
             TensorSpec("prediction_set", "BOOL", (-1, labels)),
         ]
-        self.outputs = (rows[0], *by_label, *rows[1:])
+        self.outputs = (rows[0], *by_label, *rows[1:], TensorSpec(GRAPH_VERSION, BYTES, (-1, 1)))
         self.max_batch = pipeline.limits.inputs
-        self.settings = {"labels": json.dumps(self._labels), "graph_version": pipeline.retriever.info.version}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The labels in their order, and the version of the graph that answers now."""
+        return {"labels": json.dumps(self._labels), "graph_version": self._pipeline.graph_version}
 
     @property
     def provider(self) -> str:
@@ -105,15 +110,18 @@ class TextModel:
         Raises:
             InvalidRequestError: a text is not UTF-8, blank or too long; there are too many; a parameter is out of
                 range.
-            GroundwireError: as `Pipeline.predict`.
+            GroundwireError: as `Pipeline.answer`.
         """
         texts = inputs[TEXT].ravel()
         items = [prediction_pb2.PredictInput(text=_utf8(text, index)) for index, text in enumerate(texts)]
-        predictions = await self._pipeline.predict(items, _options(parameters), deadline)
-        return {name: self._column(name, predictions) for name in wanted}
+        answer = await self._pipeline.answer(items, _options(parameters), deadline)
+        return {name: self._column(name, answer) for name in wanted}
 
-    def _column(self, name: str, predictions: Sequence[Prediction]) -> Array:
+    def _column(self, name: str, answer: Answer) -> Array:
+        predictions = answer.predictions
         match name:
+            case "graph_version":
+                return np.full((len(predictions), 1), answer.graph_version.encode(), object)
             case "probabilities":
                 return np.array([[score.probability for score in p.scores] for p in predictions], np.float32)
             case "logits":

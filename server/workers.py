@@ -68,6 +68,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         ready = [asyncio.Event() for _ in range(self._workers)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,6 +92,11 @@ class _Supervisor:
         if second:
             os._exit(128 + number)
         _log.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
+
+    def _reload(self) -> None:
+        """Pass the signal on. A worker that is only starting ignores it: it reads the files anyway."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGHUP)
 
     async def _keep(self, slot: int, ready: asyncio.Event) -> int:
         """Keep one worker alive until the supervisor stops. Returns the exit code of the last one."""
@@ -164,6 +170,7 @@ def _reserve(listen: str) -> tuple[socket.socket, str]:
 
 def _worker() -> int:
     """The main program of a worker: settings on the first line of stdin, then serve until told, or left alone."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
     configure_logging()
     config = ServerConfig.from_json(sys.stdin.readline())
 

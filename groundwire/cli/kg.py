@@ -12,7 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from groundwire.cli.lines import texts_or_lines
-from groundwire.kg import Evidence, GraphInfo, Mention, WordVectors, compile_graph, open_graph
+from groundwire.cli.query import query
+from groundwire.kg import Evidence, GraphInfo, Mention, WordVectors, compile_graph, compile_store, open_graph
 
 
 @click.group()
@@ -51,6 +52,19 @@ def compile_(sources: tuple[Path, ...], out: Path, encoder: Path | None) -> None
 
 
 @kg.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write; replaced as a whole.")
+def store(sources: tuple[Path, ...], out: Path) -> None:
+    """Write RDF files to a folder that SPARQL queries are answered from: `kg query`, `serve --query-store`."""
+    with _progress() as bar:
+        task = bar.add_task("read", total=None, count="")
+        info = compile_store(
+            sources, out, lambda step, count: bar.update(task, description=step, count=f"{count:,}" if count else "")
+        )
+    click.echo(f"{out}: {info.quads:,} quads, version {info.version[:12]}", err=True)
+
+
+@kg.command()
 @_graph
 @_json
 @_texts
@@ -81,6 +95,9 @@ def ground(graph: Path, as_json: bool, top_k: int, texts: tuple[str, ...]) -> No
             else:
                 _print_mentions(text, grounding.mentions)
                 _print_evidence(grounding.evidence, grounding.coverage)
+
+
+kg.add_command(query)
 
 
 def _print_json(value: dict[str, Any]) -> None:

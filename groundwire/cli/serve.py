@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from groundwire.server.config import PROVIDERS, Limits, Provider, Security, ServerConfig
+from groundwire.server.config import PROVIDERS, RELOAD_SECONDS, Limits, Provider, QueryLimits, Security, ServerConfig
 
 _LIMITS = Limits()
+_QUERY = QueryLimits()
 _FILE = click.Path(path_type=Path)
 
 
@@ -32,6 +33,39 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     help="Folder of a bundle; may be given several times.",
 )
 @click.option("--graph", type=_FILE, help="A compiled graph's folder, or an RDF file; bundles need one.")
+@click.option("--query-store", type=_FILE, help="A folder made by `groundwire kg store`: answer SPARQL queries.")
+@click.option(
+    "--query-seconds",
+    default=_QUERY.seconds,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Most time of a query, its wait included.",
+)
+@click.option("--query-rows", default=_QUERY.rows, show_default=True, type=click.IntRange(1), help="Most rows of one.")
+@click.option(
+    "--query-bytes", default=_QUERY.answer_bytes, show_default=True, type=click.IntRange(1), help="Largest answer."
+)
+@click.option(
+    "--query-workers",
+    default=_QUERY.workers,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Processes that evaluate queries, for each process on the port.",
+)
+@click.option(
+    "--query-memory",
+    default=_QUERY.memory_bytes,
+    show_default=True,
+    type=click.IntRange(1 << 26),
+    help="Memory of one of them, in bytes.",
+)
+@click.option(
+    "--reload-seconds",
+    default=RELOAD_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How often to look whether graph and query store were replaced; 0: only on SIGHUP.",
+)
 @click.option(
     "--model",
     "models",
@@ -113,6 +147,13 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 def serve(
     bundles: tuple[Path, ...],
     graph: Path | None,
+    query_store: Path | None,
+    query_seconds: float,
+    query_rows: int,
+    query_bytes: int,
+    query_workers: int,
+    query_memory: int,
+    reload_seconds: float,
     models: tuple[tuple[str, Path], ...],
     listen: str,
     metrics: str,
@@ -136,7 +177,8 @@ def serve(
     """Serve bundles with a graph over gRPC until SIGTERM or Ctrl-C.
 
     Prints "listening on HOST:PORT" to stdout once ready; logs are JSON lines on stderr. The first signal drains: health
-    says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once.
+    says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once. SIGHUP reads graph
+    and query store again.
     """
     from groundwire.server import app
     from groundwire.server import workers as processes
@@ -158,7 +200,25 @@ def serve(
         drain_seconds=drain_seconds,
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
+    query = QueryLimits(
+        seconds=query_seconds,
+        rows=query_rows,
+        answer_bytes=query_bytes,
+        workers=query_workers,
+        memory_bytes=query_memory,
+    )
     config = ServerConfig(
-        bundles, graph, listen, provider, threads, metrics=metrics, models=models, security=security, limits=limits
+        bundles,
+        graph,
+        listen,
+        provider,
+        threads,
+        metrics=metrics,
+        models=models,
+        security=security,
+        limits=limits,
+        query_store=query_store,
+        query=query,
+        reload_seconds=reload_seconds,
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

@@ -63,7 +63,9 @@ class Term(_message.Message):
     blank_node: _builtins.str
     """Blank node identifier, without the leading "_:"; stable within one graph version only."""
     label: _builtins.str
-    """Preferred label of an IRI or blank node, or the lexical form of a literal. Never empty."""
+    """Preferred label of an IRI or blank node, or the lexical form of a literal. Never empty, but for answers to Query,
+    which carry no labels.
+    """
     @_builtins.property
     def literal(self) -> Global___Literal:
         """Literal with datatype and language."""
@@ -502,3 +504,223 @@ class GraphInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GraphInfo: _TypeAlias = GraphInfo  # noqa: Y015
+
+@_typing.final
+class QueryRequest(_message.Message):
+    """Asks a SPARQL query of the source graph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """The query, SPARQL 1.1, at most the server's limit (default 16,384 code points). Triples outside any named graph are
+    the default graph; GRAPH reaches the others.
+    """
+    max_rows: _builtins.int
+    """Most rows or triples of the answer, 1 to the server's limit (default 10,000); 0 means that limit."""
+    timeout_seconds: _builtins.float
+    """Most seconds that the query may wait and run, above 0, to the server's limit (default 10); 0 means that limit. The
+    deadline of the call counts too.
+    """
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        max_rows: _builtins.int = ...,
+        timeout_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rows", b"max_rows", "query", b"query", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class QueryRow(_message.Message):
+    """One solution of a SELECT query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Term]:
+        """One term for each variable, in their order; one without a value is unbound."""
+
+    def __init__(
+        self,
+        *,
+        terms: _abc.Iterable[Global___Term] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryRow: _TypeAlias = QueryRow  # noqa: Y015
+
+@_typing.final
+class QuerySolutions(_message.Message):
+    """The solutions of a SELECT query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the variables, without question mark, in the order of the query."""
+
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryRow]:
+        """Solutions in the order of the query."""
+
+    def __init__(
+        self,
+        *,
+        variables: _abc.Iterable[_builtins.str] | None = ...,
+        rows: _abc.Iterable[Global___QueryRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuerySolutions: _TypeAlias = QuerySolutions  # noqa: Y015
+
+@_typing.final
+class QueryTriple(_message.Message):
+    """One triple of the answer to a CONSTRUCT or DESCRIBE query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PREDICATE_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subject(self) -> Global___Term:
+        """Subject: an IRI or blank node."""
+
+    @_builtins.property
+    def predicate(self) -> Global___Term:
+        """Predicate: an IRI."""
+
+    @_builtins.property
+    def object(self) -> Global___Term:
+        """Object: an IRI, blank node or literal."""
+
+    def __init__(
+        self,
+        *,
+        subject: Global___Term | None = ...,
+        predicate: Global___Term | None = ...,
+        object: Global___Term | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "predicate", b"predicate", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "predicate", b"predicate", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryTriple: _TypeAlias = QueryTriple  # noqa: Y015
+
+@_typing.final
+class QueryTriples(_message.Message):
+    """The graph that a CONSTRUCT or DESCRIBE query makes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def triples(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryTriple]:
+        """Triples, in no particular order."""
+
+    def __init__(
+        self,
+        *,
+        triples: _abc.Iterable[Global___QueryTriple] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["triples", b"triples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryTriples: _TypeAlias = QueryTriples  # noqa: Y015
+
+@_typing.final
+class QueryResponse(_message.Message):
+    """The answer to a query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SourceHashesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SOLUTIONS_FIELD_NUMBER: _builtins.int
+    BOOLEAN_FIELD_NUMBER: _builtins.int
+    TRIPLES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    GRAPH_VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_HASHES_FIELD_NUMBER: _builtins.int
+    boolean: _builtins.bool
+    """Of ASK."""
+    truncated: _builtins.bool
+    """Whether there are more rows or triples than the limit let through."""
+    graph_version: _builtins.str
+    """Version of the store that answered: SHA-256 over the hashes of its sources, hexadecimal. It differs from the version
+    of a graph compiled from the same sources, which depends on the compiler's settings too; compare source hashes.
+    """
+    @_builtins.property
+    def solutions(self) -> Global___QuerySolutions:
+        """Of SELECT."""
+
+    @_builtins.property
+    def triples(self) -> Global___QueryTriples:
+        """Of CONSTRUCT and DESCRIBE."""
+
+    @_builtins.property
+    def source_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SHA-256 of each source's bytes by source name, hexadecimal; as in GraphInfo."""
+
+    def __init__(
+        self,
+        *,
+        solutions: Global___QuerySolutions | None = ...,
+        boolean: _builtins.bool = ...,
+        triples: Global___QueryTriples | None = ...,
+        truncated: _builtins.bool = ...,
+        graph_version: _builtins.str = ...,
+        source_hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "result", b"result", "solutions", b"solutions", "triples", b"triples"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "graph_version", b"graph_version", "result", b"result", "solutions", b"solutions", "source_hashes", b"source_hashes", "triples", b"triples", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["solutions", "boolean", "triples"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class KnowledgeServiceStub(object):
                 request_serializer=groundwire_dot_v1_dot_knowledge__pb2.GetGraphRequest.SerializeToString,
                 response_deserializer=groundwire_dot_v1_dot_knowledge__pb2.GetGraphResponse.FromString,
                 _registered_method=True)
+        self.Query = channel.unary_unary(
+                '/groundwire.v1.KnowledgeService/Query',
+                request_serializer=groundwire_dot_v1_dot_knowledge__pb2.QueryRequest.SerializeToString,
+                response_deserializer=groundwire_dot_v1_dot_knowledge__pb2.QueryResponse.FromString,
+                _registered_method=True)
 
 
 class KnowledgeServiceServicer(object):
@@ -77,6 +82,14 @@ class KnowledgeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Query(self, request, context):
+        """Answers a read-only SPARQL 1.1 query (SELECT, ASK, CONSTRUCT, DESCRIBE) over the source graph. UNIMPLEMENTED unless the
+        server was started with a query store. SERVICE, FROM and updates are refused with PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KnowledgeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_KnowledgeServiceServicer_to_server(servicer, server):
                     servicer.GetGraph,
                     request_deserializer=groundwire_dot_v1_dot_knowledge__pb2.GetGraphRequest.FromString,
                     response_serializer=groundwire_dot_v1_dot_knowledge__pb2.GetGraphResponse.SerializeToString,
+            ),
+            'Query': grpc.unary_unary_rpc_method_handler(
+                    servicer.Query,
+                    request_deserializer=groundwire_dot_v1_dot_knowledge__pb2.QueryRequest.FromString,
+                    response_serializer=groundwire_dot_v1_dot_knowledge__pb2.QueryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class KnowledgeService(object):
             '/groundwire.v1.KnowledgeService/GetGraph',
             groundwire_dot_v1_dot_knowledge__pb2.GetGraphRequest.SerializeToString,
             groundwire_dot_v1_dot_knowledge__pb2.GetGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Query(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/groundwire.v1.KnowledgeService/Query',
+            groundwire_dot_v1_dot_knowledge__pb2.QueryRequest.SerializeToString,
+            groundwire_dot_v1_dot_knowledge__pb2.QueryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,10 @@ class KnowledgeServiceStub:
     """Finds the mentions and the ranked evidence triples for each text."""
     GetGraph: _aio.UnaryUnaryMultiCallable[_knowledge_pb2.GetGraphRequest, _knowledge_pb2.GetGraphResponse]
     """Describes the graph: version, counts, source hash."""
+    Query: _aio.UnaryUnaryMultiCallable[_knowledge_pb2.QueryRequest, _knowledge_pb2.QueryResponse]
+    """Answers a read-only SPARQL 1.1 query (SELECT, ASK, CONSTRUCT, DESCRIBE) over the source graph. UNIMPLEMENTED unless the
+    server was started with a query store. SERVICE, FROM and updates are refused with PERMISSION_DENIED.
+    """
 
 class KnowledgeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Links and grounds texts in the graph that the server was started with."""
@@ -49,5 +53,15 @@ class KnowledgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_knowledge_pb2.GetGraphRequest, _abc.Awaitable[_knowledge_pb2.GetGraphResponse]],
     ) -> _abc.Awaitable[_knowledge_pb2.GetGraphResponse]:
         """Describes the graph: version, counts, source hash."""
+
+    @_abc_1.abstractmethod
+    def Query(
+        self,
+        request: _knowledge_pb2.QueryRequest,
+        context: _aio.ServicerContext[_knowledge_pb2.QueryRequest, _abc.Awaitable[_knowledge_pb2.QueryResponse]],
+    ) -> _abc.Awaitable[_knowledge_pb2.QueryResponse]:
+        """Answers a read-only SPARQL 1.1 query (SELECT, ASK, CONSTRUCT, DESCRIBE) over the source graph. UNIMPLEMENTED unless the
+        server was started with a query store. SERVICE, FROM and updates are refused with PERMISSION_DENIED.
+        """
 
 def add_KnowledgeServiceServicer_to_server(servicer: KnowledgeServiceServicer, server: _aio.Server) -> None: ...

@@ -10,7 +10,7 @@ from serving import TRIG, Direct
 from tiny_bundle import write_tiny_bundle
 
 from groundwire.bundle import INPUTS, OUTPUTS, Bundle
-from groundwire.kg import Retriever, compile_graph, open_graph
+from groundwire.kg import Retriever, compile_graph, compile_store, open_graph
 from groundwire.kg.encode import PairEncoder
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
@@ -28,6 +28,13 @@ def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(graph_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("graph") / "places"
     compile_graph([graph_file], out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def query_store(graph_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("store") / "places"
+    compile_store([graph_file], out)
     return out
 
 

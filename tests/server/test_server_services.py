@@ -1,5 +1,8 @@
 """Every RPC of every service, called with stubs and, like grpcurl, with nothing but what reflection tells."""
 
+import dataclasses
+from pathlib import Path
+
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
@@ -11,6 +14,7 @@ from groundwire.bundle import Bundle
 from groundwire.kg import Retriever
 from groundwire.server.app import SERVICES, BackgroundServer
 from groundwire.server.client import AsyncClient, Client
+from groundwire.server.config import ServerConfig
 from groundwire.v1 import bundle_pb2, prediction_pb2
 
 EX = "http://example.org/"
@@ -132,6 +136,7 @@ CALLS = {
     "groundwire.v1.KnowledgeService/Link": {"texts": [TEXTS[0]]},
     "groundwire.v1.KnowledgeService/Ground": {"texts": [TEXTS[0]]},
     "groundwire.v1.KnowledgeService/GetGraph": {},
+    "groundwire.v1.KnowledgeService/Query": {"query": "ASK { ?s ?p ?o }"},
     "groundwire.v1.ModelService/ListModels": {},
     "groundwire.v1.ModelService/GetModel": {},
     "grpc.health.v1.Health/Check": {},
@@ -140,9 +145,10 @@ CALLS = {
 }
 
 
-def test_every_method_that_reflection_lists_answers(server: BackgroundServer) -> None:
+def test_every_method_that_reflection_lists_answers(config: ServerConfig, query_store: Path) -> None:
     answers = {}
-    with grpc.insecure_channel(server.address) as channel:
+    everything = dataclasses.replace(config, query_store=query_store)
+    with BackgroundServer(everything) as server, grpc.insecure_channel(server.address) as channel:
         reflected = Reflected(channel)
         services = set(reflected.services()) - {"grpc.reflection.v1alpha.ServerReflection"}
         assert services == {*SERVICES, "grpc.health.v1.Health"}
@@ -161,6 +167,7 @@ def test_every_method_that_reflection_lists_answers(server: BackgroundServer) ->
     assert streamed["id"] == "a"
     assert streamed["prediction"]["label"] == predicted["predictions"][0]["label"]
     assert answers["groundwire.v1.KnowledgeService/Ground"][0]["results"][0]["evidence"]
+    assert answers["groundwire.v1.KnowledgeService/Query"][0]["boolean"]
     assert answers["groundwire.v1.ModelService/GetModel"][0]["manifest"]["name"] == "tiny"
     assert answers["grpc.health.v1.Health/Check"] == [{"status": "SERVING"}]
 

@@ -102,10 +102,10 @@ async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfi
 
     async with Server(held) as server, AsyncClient(server.address) as client, asyncio.timeout(60):
         [pipeline] = server.models.all()
-        original, most = pipeline.predict, 0
+        original, most = pipeline.answer, 0
         running = 0
 
-        async def predict(*arguments):
+        async def answer_(*arguments):
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -115,7 +115,7 @@ async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfi
             finally:
                 running -= 1
 
-        pipeline.predict = predict  # the real one behind a gate
+        pipeline.answer = answer_  # the real one behind a gate
         answers: list[str] = []
 
         async def read() -> None:
