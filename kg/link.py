@@ -33,6 +33,7 @@ _WEIGHTS = {
     "part": -1.8,
     "part_missing": -1.0,
     "part_shared": -0.3,
+    "part_own": -0.6,
     "part_first": 0.05,
     "edits": 0.5,
     "edits_short": -1.2,
@@ -40,6 +41,8 @@ _WEIGHTS = {
     "single": -1.05,
     "lower": -1.75,
     "lower_single": -0.45,
+    "lower_changed": -1.8,
+    "lower_address": -2.5,
     "shouted": -0.8,
     "opening": 0.5,
     "common": -0.6,
@@ -120,7 +123,8 @@ def _readings(index: GraphIndex, text: str, words: Words) -> list[_Reading]:
 
 
 def _respaced(span: Span, written: Written, label: str) -> bool:
-    return not span.part and not span.edits and " ".join(written.words) != label
+    text = " ".join(written.words)
+    return not span.edits and (f" {text} " not in f" {label} " and " " in text if span.part else text != label)
 
 
 def _choose(readings: list[_Reading], count: int) -> list[_Reading]:

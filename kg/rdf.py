@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.info import graph_version
-from groundwire.kg.labels import COMMON, MOST_SHARED, LabelRules, Preference, lower_case_words, matched_key, shape_of
+from groundwire.kg.labels import (
+    COMMON,
+    MOST_SHARED,
+    LabelRules,
+    Preference,
+    lone_names,
+    lower_case_words,
+    matched_key,
+    shape_of,
+)
 from groundwire.kg.parts import parts_of
 from groundwire.kg.read import graph_key, node_key, read_quads, source_hashes
 from groundwire.kg.retrieve import IndexRetriever
@@ -107,6 +116,7 @@ class RdflibIndex(GraphIndex):
         lower: Counter[str] = Counter()
         for text in self._descriptions.values():
             lower.update(lower_case_words(text))
+            lower.update(lone_names(text))
         for key in used:
             if key.startswith('"'):
                 lower.update(lower_case_words(literal_parts(key)[0]))
