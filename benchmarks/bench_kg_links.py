@@ -7,7 +7,7 @@ What is counted:
 - **InfoTabS** names one entity a claim, by its title; titles are not unique. A claim is right when some mention has the
   title as its label; every mention of another title counts as wrong, though the claim may well name that entity too.
 - **One or two slips**: one word of the claim's mention of the title is misspelt (two slips: in two places
-  of a word of 8 letters or more). Claims that hold no word of the title of more than 3 letters (7 for two slips) are left out.
+  of a word of 8 letters or more). Claims that hold no such word of the title, of 4 letters for one slip, are left out.
 - **ATT&CK**: mentions of software and groups. A gold mention is found when a mention of the same entity overlaps it; a
   mention of ours that overlaps no gold mention of its entity is wrong. What annotators linked to identifiers of their
   own instead (`#node`: things that ATT&CK does not know) counts as neither, and is reported.

@@ -15,5 +15,13 @@ class CompiledGraphError(GraphError):
     """A compiled graph is missing, incomplete, damaged, or of a format version that is not known."""
 
 
+class GraphUnavailableError(GraphError):
+    """The store behind a live graph can't be reached, failed, or gave an answer that makes no sense: it is named."""
+
+
+class GraphTimeoutError(GraphError):
+    """The store behind a live graph took longer than the time limit of the request."""
+
+
 class UnknownEntityError(GraphError):
     """An IRI that was asked for is not an entity of the graph."""

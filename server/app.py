@@ -137,7 +137,7 @@ class Server:
         handlers: dict[str, Handlers] = {}
         servables: list[Servable] = []
         if config.graph is not None:
-            retriever = open_graph(config.graph)
+            retriever = open_graph(config.graph, options=config.live)
             stack.callback(retriever.close)
             knowledge = service_knowledge.KnowledgeService(retriever, config.limits)
             stack.callback(knowledge.close)

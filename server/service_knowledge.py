@@ -10,6 +10,7 @@ from groundwire.kg.types import Retriever
 from groundwire.server.config import DEFAULT_TOP_K, Limits
 from groundwire.server.convert import to_evidence, to_graph_info, to_mentions
 from groundwire.server.lifecycle import Gate
+from groundwire.server.pipeline import LIVE_THREADS
 from groundwire.server.rpc import Deadline, unary
 from groundwire.server.validate import check_texts, check_top_k
 from groundwire.v1 import knowledge_pb2
@@ -18,12 +19,13 @@ NAME = "groundwire.v1.KnowledgeService"
 
 
 class KnowledgeService:
-    """Asks the graph in a thread of its own, so that predictions go on meanwhile."""
+    """Asks the graph in threads of its own, so that predictions go on meanwhile."""
 
     def __init__(self, retriever: Retriever, limits: Limits) -> None:
         self._retriever = retriever
         self._limits = limits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowledge")
+        workers = 1 if retriever.info.retriever == "compiled" else LIVE_THREADS
+        self._thread = ThreadPoolExecutor(workers, thread_name_prefix="knowledge")
 
     def handlers(self, gate: Gate) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
 from groundwire.server.config import PROVIDERS, Limits, Provider, Security, ServerConfig
 
 _LIMITS = Limits()
@@ -31,7 +32,9 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=_FILE,
     help="Folder of a bundle; may be given several times.",
 )
-@click.option("--graph", type=_FILE, help="A compiled graph's folder, or an RDF file; bundles need one.")
+@click.option("--graph", type=GRAPH, help=GRAPH_HELP + " Bundles need one.")
+@graph_seconds
+@graph_refresh
 @click.option(
     "--model",
     "models",
@@ -112,7 +115,9 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 )
 def serve(
     bundles: tuple[Path, ...],
-    graph: Path | None,
+    graph: Path | str | None,
+    graph_seconds: float,
+    graph_refresh: float,
     models: tuple[tuple[str, Path], ...],
     listen: str,
     metrics: str,
@@ -138,6 +143,7 @@ def serve(
     Prints "listening on HOST:PORT" to stdout once ready; logs are JSON lines on stderr. The first signal drains: health
     says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once.
     """
+    from groundwire.kg import LiveOptions
     from groundwire.server import app
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
@@ -159,6 +165,15 @@ def serve(
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
     config = ServerConfig(
-        bundles, graph, listen, provider, threads, metrics=metrics, models=models, security=security, limits=limits
+        bundles,
+        graph,
+        listen,
+        provider,
+        threads,
+        metrics=metrics,
+        models=models,
+        security=security,
+        limits=limits,
+        live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
