@@ -12,8 +12,8 @@ What is counted:
   mention of ours that overlaps no gold mention of its entity is wrong. What annotators linked to identifiers of their
   own instead (`#node`: things that ATT&CK does not know) counts as neither, and is reported.
 - **Calibration**: mentions in ten bins of equal width by their score; the expected calibration error (Guo et al. 2017)
-  is the mean distance of score and share of right ones. On InfoTabS only what bears on the annotated entity can be
-  judged: a mention of another whole title may be right too, so it is left out.
+  is the mean distance of score and share of right ones. Right is the entity, not just its title. On InfoTabS a mention
+  written just like another title may be right too, so it is left out.
 """
 
 import argparse
@@ -41,10 +41,15 @@ KINDS = ("/software/", "/groups/")
 
 
 class Judged(NamedTuple):
-    """A mention's score and whether it is right."""
+    """A mention's score, whether it is right, and the score of all its candidates together."""
 
     score: float
     right: bool
+    name: float
+
+
+def judge(mention: Mention, right: bool) -> Judged:
+    return Judged(mention.score, right, sum(candidate.score for candidate in mention.candidates))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -97,7 +102,7 @@ class Claims:
             exact += any(mention.entity == entity for mention in mentions)
             wrong += sum(label != title for label in labels)
             judged += [
-                Judged(mention.score, label == title)
+                judge(mention, mention.entity == entity)
                 for mention, label in zip(mentions, labels, strict=True)
                 if label == title or key_of(mention.text) != label
             ]
@@ -169,7 +174,7 @@ def measure_attack(
             if not good and any("#node" in link["entity"] for link in over):
                 own += 1
                 continue
-            judged.append(Judged(mention.score, good))
+            judged.append(judge(mention, good))
             right += good
             if not good:
                 wrong.append((text, mention))
