@@ -1,6 +1,6 @@
 """Fit `groundwire.kg.link._CALIBRATION` on the dev splits of InfoTabS and ATT&CK, and print it.
 
-Run it with GROUNDWIRE_DATA naming the folder of the data sets, after the weights of `groundwire.kg.link` were changed. The
+Run it with GROUNDWIRE_DATA naming the folder of the data sets, after the weights of `groundwire.kg.link` changed. The
 score of a mention is the probability that its span is a name at all, times the share of the entity among those of that
 name. The first factor p is mapped to sigmoid(a + b logit(p)) (Platt 1999), a and b by maximum likelihood of the score,
 both data sets with equal weight. The order of scores within a mention and what is linked stay as they are.

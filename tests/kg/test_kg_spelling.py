@@ -1,7 +1,6 @@
 """Names as people and attackers misspell them: found all the same, on both retrievers."""
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
