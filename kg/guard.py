@@ -13,11 +13,11 @@ from groundwire.kg.errors import SourceError
 
 _DEEPEST = 500
 _LONGEST_ENTITY = 1024  # bytes of an entity's value
-_LONGEST_MARKUP = 1 << 20  # bytes of one tag
+_LONGEST_MARKUP = 1 << 18  # bytes of one tag, which is looked at again with each block until it ends
 # Possessive quantifiers: no input makes these look at a byte more than twice.
 _JSON = re.compile(rb'"|[\[{]|[\]}]')
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
-_TAG = re.compile(rb"""<(?:[^"'>]|"[^"]*+"|'[^']*+')*+>""")
+_TAG = re.compile(rb"""<(?:[^"'>]++|"[^"]*+"|'[^']*+')*+>""")
 _UNTIL = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}  # what is skipped to its end, whatever it holds
 _DECLARATION = b"<!ENTITY"
 _REFERENCE = re.compile(rb"&(?!#|lt;|gt;|amp;|quot;|apos;)")
@@ -51,7 +51,7 @@ class GuardedStream:
         self._line += data.count(b"\n", 0, position)
         self._rest = data[position:]
         if len(self._rest) > _LONGEST_MARKUP:
-            self._refuse("has a tag of more than 1 MiB")
+            self._refuse("has a tag of more than 256 KiB")
         return block
 
     def _look_through_json(self, data: bytes) -> int:

@@ -1,10 +1,11 @@
-"""Feed broken and hostile RDF to the reader: it must end in `SourceError` or in quads, never in a hang or a crash.
+"""Feed broken and hostile RDF to the reader: it must end in `SourceError` or in quads, never in a hang or crash.
 
     python scripts/fuzz_rdf.py [--seed 0] [--files 2000] [--seconds 20]
 
 Valid files of every syntax are cut, flipped, spliced, repeated and nested, and each is read in a child process, since a
 crash of the native parser would end this one. The child reads file after file; when it dies or takes more than
-`--seconds` for one, that file is kept in the current folder, named, and the exit code is 1. One seed makes one sequence.
+`--seconds` for one, that file is kept in the current folder and named, and the exit code is 1. One seed makes one
+sequence.
 """
 
 import argparse

@@ -112,9 +112,9 @@ def test_ordinary_entities_and_nesting_are_read(tmp_path: Path) -> None:
 
 def test_damaged_files_of_every_syntax_neither_hang_nor_crash(tmp_path: Path) -> None:
     # Each is read in a child process: a crash of the native parser ends that one, and is told.
-    ends = fuzz(seed=1, count=60, seconds=60.0, keep=tmp_path)
+    ends = fuzz(seed=1, count=100, seconds=60.0, keep=tmp_path)
     assert set(ends) <= {"read", "refused"}
-    assert min(ends["read"], ends["refused"]) > 5
+    assert min(ends["read"], ends["refused"]) > 2
 
 
 @settings(max_examples=100, deadline=None)
