@@ -265,10 +265,7 @@ class RdflibIndex(GraphIndex):
 
     def word_ids(self, stems: Sequence[str]) -> Ints:
         """The word of each stem, -1 when unknown."""
-        return np.fromiter((self._word(stem) for stem in stems), np.int64, len(stems))
-
-    def _word(self, stem: str) -> int:
-        return self._word_numbers.get(stem, -1)
+        return np.fromiter((self._word_numbers.get(stem, -1) for stem in stems), np.int64, len(stems))
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""
