@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
-from groundwire.kg.labels import COMMON, MOST_SHARED, Preference, lower_case_words, matched_key
+from groundwire.kg.labels import COMMON, MOST_SHARED, Preference, lone_names, lower_case_words, matched_key
 from groundwire.kg.parts import parts_of
 from groundwire.kg.spell import deletions, spellable
 from groundwire.kg.terms import literal_parts
@@ -173,6 +173,7 @@ def write_descriptions(
         lengths[term] = len(known)
         about.extend(known)
         counts.update(lower_case_words(texts[term]))
+        counts.update(lone_names(texts[term]))
     for key in keys:
         if not key.startswith('"'):
             break  # literals sort first

@@ -19,5 +19,13 @@ class StoreError(GraphError):
     """A query store is missing, damaged, or of a format version that is not known."""
 
 
+class GraphUnavailableError(GraphError):
+    """The store behind a live graph can't be reached, failed, or gave an answer that makes no sense: it is named."""
+
+
+class GraphTimeoutError(GraphError):
+    """The store behind a live graph took longer than the time limit of the request."""
+
+
 class UnknownEntityError(GraphError):
     """An IRI that was asked for is not an entity of the graph."""

@@ -26,7 +26,7 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | key_filter | (b / 8,) u1 | Bloom filter (one hash) of keys and parts: most word sequences of a text are neither |
 | label_words | v strings | words of the labels that misspellings are looked for, in alphabetic order |
 | spelling_hash, spelling_word | (d,) u8, u4 | hash of each word with at most one letter left out, rising; its word |
-| lower_hash, lower_count | (l,) u8, u4 | hash of each word in lower case in the graph's texts, rising; how often |
+| lower_hash, lower_count | (l,) u8, u4 | hash of each word in lower case or alone in the texts, rising; how often |
 | about_offset, about | (n + 1,) i8, u4 | distinct stems of each entity's description, as places in the vocabulary |
 | key_posting | (k + 1,) u8 | first place of each key in the postings |
 | posting_term, posting_kind | u4, u1 | entity, and kind + 2 * shape (`groundwire.kg.index`) |
@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.errors import CompiledGraphError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META = "meta.json"
 _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.

@@ -13,11 +13,13 @@ from groundwire.kg.errors import SourceError
 
 _DEEPEST = 500
 _LONGEST_ENTITY = 1024  # bytes of an entity's value
-_LONGEST_MARKUP = 4 << 20  # bytes of one tag, comment or JSON string
-_JSON = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_XML = re.compile(
-    rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<!ENTITY[^>]*>|<!(?!ENTITY)[A-Z]+|</[^>]*>|<[^!?/][^>]*>", re.DOTALL
-)
+_LONGEST_MARKUP = 1 << 18  # bytes of one tag, which is looked at again with each block until it ends
+# Possessive quantifiers: no input makes these look at a byte more than twice.
+_JSON = re.compile(rb'"|[\[{]|[\]}]')
+_STRING = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
+_TAG = re.compile(rb"""<(?:[^"'>]++|"[^"]*+"|'[^']*+')*+>""")
+_UNTIL = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}  # what is skipped to its end, whatever it holds
+_DECLARATION = b"<!ENTITY"
 _REFERENCE = re.compile(rb"&(?!#|lt;|gt;|amp;|quot;|apos;)")
 
 
@@ -36,7 +38,9 @@ class GuardedStream:
         self._xml = syntax == ox.RdfFormat.RDF_XML
         self._name = name
         self._rest = b""
-        self._depth = 0
+        self._until = b""  # the end of the comment, section or instruction that was begun
+        self._in_string = False
+        self.depth = 0
         self._line = 1
 
     def read(self, size: int = -1) -> bytes:
@@ -47,42 +51,70 @@ class GuardedStream:
         self._line += data.count(b"\n", 0, position)
         self._rest = data[position:]
         if len(self._rest) > _LONGEST_MARKUP:
-            self._refuse("has a tag, comment or string of more than 4 MiB")
+            self._refuse("has a tag of more than 256 KiB")
         return block
 
     def _look_through_json(self, data: bytes) -> int:
         position = 0
-        for match in _JSON.finditer(data):
-            found = data[match.start()]
-            position = match.end()
-            if found in b"[{":
-                self._deeper(data, match.start())
-            elif found in b"]}":
-                self._depth -= 1
-        # A string that is not closed yet is looked at again with the next block.
-        opened = data.find(b'"', position)
-        return len(data) if opened < 0 else opened
+        while True:
+            if self._in_string:
+                match = _STRING.match(data, position)
+                position = match.end() if match else position
+                if data[position : position + 1] != b'"':
+                    return position  # a backslash may be left, whose letter comes with the next block
+                self._in_string = False
+                position += 1
+            found = _JSON.search(data, position)
+            if found is None:
+                return len(data)
+            position = found.end()
+            if found.group() == b'"':
+                self._in_string = True
+            elif found.group() in b"[{":
+                self._deeper(data, found.start())
+            else:
+                self.depth -= 1
 
     def _look_through_xml(self, data: bytes) -> int:
         position = 0
-        for match in _XML.finditer(data):
-            position = match.end()
-            markup = match.group()
-            if markup.startswith(b"<!ENTITY"):
-                if _REFERENCE.search(markup) or len(markup) > _LONGEST_ENTITY:
-                    self._refuse("declares an entity of entities or a very long one", data, match.start())
-            elif markup.startswith((b"<!", b"<?")):
-                continue
-            elif markup.startswith(b"</"):
-                self._depth -= 1
-            elif not markup.endswith(b"/>"):
-                self._deeper(data, match.start())
-        opened = data.find(b"<", position)
-        return len(data) if opened < 0 else opened
+        while True:
+            if self._until:
+                end = data.find(self._until, position)
+                if end < 0:
+                    return max(position, len(data) - len(self._until) + 1)
+                position = end + len(self._until)
+                self._until = b""
+            start = data.find(b"<", position)
+            if start < 0:
+                return len(data)
+            if len(data) - start < len(b"<![CDATA["):
+                return start  # too little to tell what it is: a whole element takes more
+            opened = next((mark for mark in _UNTIL if data.startswith(mark, start)), b"")
+            if opened:
+                self._until = _UNTIL[opened]
+                position = start + len(opened)
+            elif data.startswith(b"</", start):
+                self.depth -= 1
+                position = start + 2
+            elif data.startswith(b"<!", start) and not data.startswith(_DECLARATION, start):
+                position = start + 2  # <!DOCTYPE: what is inside comes next
+            else:
+                tag = _TAG.match(data, start)
+                if tag is None:
+                    return start
+                position = tag.end()
+                self._element(data, start, tag.group())
+
+    def _element(self, data: bytes, start: int, markup: bytes) -> None:
+        if markup.startswith(_DECLARATION):
+            if _REFERENCE.search(markup) or len(markup) > _LONGEST_ENTITY:
+                self._refuse("declares an entity of entities or a very long one", data, start)
+        elif not markup.endswith(b"/>"):
+            self._deeper(data, start)
 
     def _deeper(self, data: bytes, position: int) -> None:
-        self._depth += 1
-        if self._depth > _DEEPEST:
+        self.depth += 1
+        if self.depth > _DEEPEST:
             self._refuse(f"is nested more than {_DEEPEST} levels deep", data, position)
 
     def _refuse(self, what: str, data: bytes = b"", position: int = 0) -> None:

@@ -79,7 +79,10 @@ class GraphIndex(ABC):
 
     @abstractmethod
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
-        """How often each word stands in lower case in the graph's own texts, once not counted: a sign of no name."""
+        """How often each word stands in lower case in the graph's own texts, once not counted: a sign of no name.
+
+        A word after `groundwire.kg.labels.ALONE`: how often its descriptions use it as a name of its own.
+        """
 
     @abstractmethod
     def about(self, nodes: Ints) -> tuple[Ints, Ints]:

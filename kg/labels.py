@@ -66,6 +66,19 @@ MOST_SHARED = 32
 COMMON = 2
 # Words in lower case, as they stand in running text.
 _LOWER_CASE = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
+# A word with a capital in running text that stands beside no other one.
+_ALONE = re.compile(r"(?:(?<=[a-z] )|(?<=[a-z], ))[A-Z][^\W\d_]+(?![^\W_])(?![ -][A-Z\d])")
+ALONE = "^"  # marks such words among the counted ones; no folded word begins so
+
+
+def lone_names(description: str) -> list[str]:
+    """The words that a description uses as names of their own: with a capital, beside no other such word.
+
+    They come folded, each after `ALONE`. "China" of "China Chopper" is one where texts speak of China, and "Lazarus" of
+    "Lazarus Group" is none while they always write both words. Only capitals of ASCII are seen.
+    """
+    found = _ALONE.findall(description[:4096])
+    return [ALONE + (word.lower() if word.isascii() else key_of(word)) for word in found]
 
 
 def lower_case_words(text: str) -> list[str]:

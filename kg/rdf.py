@@ -1,172 +1,155 @@
-"""An rdflib graph as an index: any `Graph` or `Dataset` in any store. The reference for the compiled one.
+"""A live graph as an index: any rdflib `Graph` or `Dataset` in any store, or a SPARQL endpoint. The reference.
 
-Labels and word counts are taken once, when the retriever is made (and at `refresh`); triples are read from the graph at
-each request with `Graph.triples`, never with SPARQL.
+Labels and word counts are taken once, when the retriever is made and at `refresh`; triples are read from the graph at
+each request, pattern by pattern, never with SPARQL on an rdflib graph. One request may take so long of the store, and
+answers of a remote store are kept for a while.
 """
 
+import logging
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import rdflib
 from numpy.typing import NDArray
 
-from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, PartsOf, Posting
-from groundwire.kg.info import graph_version
-from groundwire.kg.labels import COMMON, MOST_SHARED, LabelRules, Preference, lower_case_words, matched_key, shape_of
-from groundwire.kg.parts import parts_of
-from groundwire.kg.read import graph_key, node_key, read_quads, source_hashes
+from groundwire.kg.errors import GraphError
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
+from groundwire.kg.pattern_cache import PatternCache
 from groundwire.kg.retrieve import IndexRetriever
+from groundwire.kg.scan import Scan
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
-from groundwire.kg.spell import deletions, neighbours, spellable
-from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
-from groundwire.kg.text import squeeze
-from groundwire.kg.types import GraphInfo
+from groundwire.kg.source import GraphSource, LiveOptions, QuadSource
+from groundwire.kg.spell import deletions, neighbours
+from groundwire.kg.terms import Quad
+from groundwire.kg.time_limit import time_limit
+from groundwire.kg.types import Evidence, Grounding, Mention
 from groundwire.kg.vectors import Floats32, WordVectors, with_vectors
 from groundwire.kg.words import label_stems
 
+_MOST_CACHED = 4096
+_log = logging.getLogger("groundwire.kg")
+
 
 class RdflibRetriever(IndexRetriever):
-    """A `Retriever` on an rdflib graph. `hashes` are the sources' hashes where the caller knows them."""
+    """A `Retriever` on a live graph. `hashes` are the sources' hashes where the caller knows them.
+
+    Every method raises `GraphTimeoutError` when the store takes longer than `options.request_seconds`, and
+    `GraphUnavailableError` when it fails; only a store outside this process' memory is watched so.
+    """
 
     def __init__(
         self,
-        graph: rdflib.Graph,
+        graph: rdflib.Graph | QuadSource,
         settings: GraphSettings | None = None,
         hashes: Mapping[str, str] | None = None,
         vectors: WordVectors | None = None,
+        options: LiveOptions | None = None,
     ) -> None:
-        super().__init__(RdflibIndex(graph, with_vectors(settings or GraphSettings(), vectors), hashes, vectors))
+        self._source = graph if isinstance(graph, QuadSource) else GraphSource(graph)
+        self._options = options or LiveOptions()
+        self._settings = with_vectors(settings or GraphSettings(), vectors)
+        self._vectors = vectors
+        entries = self._options.cache_entries
+        if entries is None:
+            entries = _MOST_CACHED if self._source.remote else 0
+        self._cache: PatternCache[tuple[str, str], set[Quad]] = PatternCache(entries, self._options.cache_seconds)
+        self._refreshing = threading.Lock()
+        self._closed = threading.Event()
+        self._hashes = hashes
+        self._hashed: str | None = None
+        index = self._scan()
+        self._hashed = index.content
+        super().__init__(index)
+        if self._options.refresh_seconds > 0:
+            threading.Thread(target=self._refresh_again, daemon=True, name="graph-refresh").start()
 
+    def link(self, text: str) -> list[Mention]:
+        """Find the mentions in `text`, in order of their start, none overlapping another."""
+        with time_limit(self._options.request_seconds):
+            return IndexRetriever(self.index).link(text)
 
-def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | None) -> None:
-    if preference is not None and (owner not in chosen or preference < chosen[owner]):
-        chosen[owner] = preference
+    def retrieve(self, text: str, entities: Sequence[str], top_k: int) -> list[Evidence]:
+        """Rank the triples of `entities` (IRIs; unknown ones are passed over) against `text`; at most `top_k`."""
+        with time_limit(self._options.request_seconds):
+            return IndexRetriever(self.index).retrieve(text, entities, top_k)
+
+    def ground(self, text: str, top_k: int, entities: Sequence[str] | None = None) -> Grounding:
+        """Link `text` (unless `entities` are given), retrieve at most `top_k` triples, and measure the coverage."""
+        with time_limit(self._options.request_seconds):
+            return IndexRetriever(self.index).ground(text, top_k, entities)
+
+    def refresh(self) -> bool:
+        """Read labels and word statistics again, forget kept answers; returns whether the graph had changed.
+
+        Requests go on meanwhile with what was read before; each sees either the old or the new, whole. `info.version`
+        changes when the content did. Raises `GraphError`, and goes on with the old, when the graph can't be read.
+        """
+        with self._refreshing:
+            fresh = self._scan()
+            changed = fresh.content != cast(RdflibIndex, self.index).content
+            if changed:
+                self.index = fresh
+            self._cache.clear()
+            return changed
+
+    def close(self) -> None:
+        """Stop the refreshing."""
+        self._closed.set()
+        self._source.close()
+
+    def _scan(self) -> "RdflibIndex":
+        with time_limit(self._options.scan_seconds):
+            scan = Scan(self._source, self._settings, self._hashes, self._hashed)
+        return RdflibIndex(scan, self._settings, self._vectors, self._source, self._cache)
+
+    def _refresh_again(self) -> None:
+        while not self._closed.wait(self._options.refresh_seconds):
+            try:
+                changed = self.refresh()
+            except GraphError as error:
+                _log.warning("the graph was not read again: %s", error)
+            else:
+                if changed:
+                    _log.info("the graph changed: version %s", self.info.version)
 
 
 class RdflibIndex(GraphIndex):
-    """Labels and word statistics of an rdflib graph in dictionaries; nodes and words are numbered as they are seen."""
+    """A scan of the graph and the graph itself; nodes and words are numbered as they are seen."""
 
     def __init__(
         self,
-        graph: rdflib.Graph,
+        scan: Scan,
         settings: GraphSettings,
-        hashes: Mapping[str, str] | None,
         vectors: WordVectors | None,
+        source: QuadSource,
+        cache: PatternCache[tuple[str, str], set[Quad]],
     ) -> None:
         self.settings = settings
         self.vectors = vectors
-        self._graph = graph
+        self.info = scan.info
+        self.content = scan.content
+        self.longest_key_words, self.longest_key = scan.longest_key_words, scan.longest_key
+        self._scan = scan
+        self._source = source
+        self._cache = cache
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._strings: list[str] = []
-        self._nodes: list[Any] = []
         self._node_words: dict[int, tuple[int, ...]] = {}
-        self._word_numbers: dict[str, int] = {}
-        self._frequency: list[int] = []
+        self._word_numbers = {word: number for number, word in enumerate(scan.frequency)}
+        self._frequency = list(scan.frequency.values())
         self._graph_names: list[str] = [""]
         self._graph_numbers: dict[str, int] = {"": 0}
-        self._labels: dict[str, str] = {}
-        self._descriptions: dict[str, str] = {}
-        self._key_texts: list[str] = []
-        self._keys: dict[str, list[int]] = defaultdict(list)
-        self._postings: list[tuple[Posting, ...]] = []
-        self._parts: dict[str, list[int]] = {}
-        self._spellings: dict[str, set[str]] = defaultdict(set)
-        self._lower: dict[str, int] = {}
-        self._scan(dict(hashes) if hashes is not None else source_hashes([graph]))
-
-    def _scan(self, hashes: dict[str, str]) -> None:
-        rules = LabelRules(self.settings)
-        preferred: dict[str, Preference] = {}
-        described: dict[str, Preference] = {}
-        labels: list[tuple[str, str, int]] = []
-        schema: set[str] = set()
-        triples: set[Quad] = set()
-        for quad in read_quads(self._graph):
-            s, p, o, _ = quad
-            schema.update(rules.schema_terms(quad))
-            if p not in rules.not_evidence:
-                triples.add(quad)
-            elif not o.startswith('"'):
-                continue
-            elif p in rules.names or p in rules.alternatives:
-                label = squeeze(literal_parts(o)[0])
-                if p in rules.names:
-                    _prefer(preferred, s, rules.preference(p, o))
-                labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
-            elif p in rules.descriptions:
-                _prefer(described, s, rules.preference(p, o))
-        self._labels = {key: label for key, (_, _, label) in preferred.items()}
-        used = {key for s, _, o, _ in triples for key in (s, o)}
-        named = used | {p for _, p, _, _ in triples} | {g for _, _, _, g in triples if g}
-        self._count_words(triples, named)
-        self._descriptions = {key: text for key, (_, _, text) in described.items() if key in named}
-        lower: Counter[str] = Counter()
-        for text in self._descriptions.values():
-            lower.update(lower_case_words(text))
-        for key in used:
-            if key.startswith('"'):
-                lower.update(lower_case_words(literal_parts(key)[0]))
-        self._lower = {word: count for word, count in lower.items() if count >= COMMON}
-        linkable = {key for key in used if is_iri(key)} - schema
-        entities = self._index_names([(label, s, kind) for label, s, kind in labels if s in linkable])
+        self._keys, self._parts, self._spellings = scan.keys, scan.parts, scan.spellings
+        self._postings = [
+            tuple(Posting(self._number(owner), kind & 1, kind >> 1) for owner, kind in postings)
+            for postings in scan.postings
+        ]
         self.type_node = self._number(RDF_TYPE)
-        self.info = GraphInfo(
-            version=graph_version(hashes, self.settings),
-            triples=len(triples),
-            entities=len(entities),
-            labels=len(self._key_texts),
-            predicates=len({p for _, p, _, _ in triples}),
-            named_graphs=len({g for _, _, _, g in triples if g}),
-            retriever="rdflib",
-            source_hashes=hashes,
-        )
 
-    def _count_words(self, triples: set[Quad], named: set[str]) -> None:
-        said: Counter[str] = Counter()
-        for _, p, o, _ in triples:
-            said.update((p, o))
-        frequency: Counter[str] = Counter()
-        for key in named:
-            for word in label_stems(self._label_of(key)):
-                frequency[word] += said[key]
-        self._word_numbers = {word: number for number, word in enumerate(frequency)}
-        self._frequency = list(frequency.values())
-
-    def _index_names(self, labels: list[tuple[str, str, int]]) -> set[str]:
-        """Fill the tables that `lookup` and `spellings` read; returns the entities that have a label."""
-        owners: dict[str, dict[str, int]] = defaultdict(dict)
-        parts: dict[str, set[str]] = defaultdict(set)
-        for label, owner, kind in labels:
-            key = matched_key(label)
-            if key:
-                owners[key][owner] = min(kind, owners[key].get(owner, kind))
-                for part in parts_of(label):
-                    parts[part].add(key)
-        self._key_texts = sorted(owners)
-        numbers = {key: number for number, key in enumerate(self._key_texts)}
-        for key in self._key_texts:
-            self._keys[key.replace(" ", "")].append(numbers[key])
-            self._postings.append(
-                tuple(Posting(self._number(owner), kind & 1, kind >> 1) for owner, kind in sorted(owners[key].items()))
-            )
-            for word in filter(spellable, key.split(" ")):
-                for form in deletions(word):
-                    self._spellings[form].add(word)
-        self._parts = {
-            part: sorted(numbers[key] for key in keys) for part, keys in parts.items() if len(keys) <= MOST_SHARED
-        }
-        self.longest_key_words = max((key.count(" ") + 1 for key in owners), default=0)
-        self.longest_key = max((len(key.replace(" ", "")) for key in owners), default=0)
-        return {owner for some in owners.values() for owner in some}
-
-    def _label_of(self, key: str) -> str:
-        return self._labels.get(key) or fallback_label(key)
-
-    def _number(self, key: str, node: Any = None) -> int:
+    def _number(self, key: str) -> int:
         number = self._numbers.get(key)
         if number is None:
             with self._lock:
@@ -174,7 +157,6 @@ class RdflibIndex(GraphIndex):
                 if number is None:
                     number = len(self._strings)
                     self._strings.append(key)
-                    self._nodes.append(rdflib.URIRef(key) if node is None else node)
                     # Last, since other threads look here without the lock.
                     self._numbers[key] = number
         return number
@@ -191,7 +173,7 @@ class RdflibIndex(GraphIndex):
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""
-        return self._key_texts[key]
+        return self._scan.key_texts[key]
 
     def postings(self, key: int) -> tuple[Posting, ...]:
         """The entities of a key, ordered by IRI."""
@@ -210,13 +192,13 @@ class RdflibIndex(GraphIndex):
 
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
         """How often each word stands in lower case in the graph's own texts."""
-        return [self._lower.get(word, 0) for word in words]
+        return [self._scan.lower.get(word, 0) for word in words]
 
     def about(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The distinct words of the nodes' descriptions that labels hold too, and how many each node has."""
         lists = []
         for node in nodes.tolist():
-            stems = label_stems(self._descriptions.get(self._strings[node], ""))
+            stems = label_stems(self._scan.descriptions.get(self._strings[node], ""))
             lists.append([self._word_numbers[stem] for stem in stems if stem in self._word_numbers])
         counts = np.fromiter(map(len, lists), np.int64, len(lists))
         return np.array([word for words in lists for word in words], dtype=np.int64), counts
@@ -225,11 +207,9 @@ class RdflibIndex(GraphIndex):
         """The node of an IRI, None when unknown."""
         if iri in self._numbers:
             return self._numbers[iri]
-        node = rdflib.URIRef(iri)
-        for pattern in ((node, None, None), (None, None, node), (None, node, None)):
-            if next(self._quads(*pattern), None) is not None:
-                return self._number(iri, node)
-        return None
+        # The cache holds quads; any one says that the graph holds the IRI.
+        held = self._cache.get(("?", iri), lambda: {(iri, "", "", "")} if self._source.holds(iri) else set())
+        return self._number(iri) if held else None
 
     def key(self, node: int) -> str:
         """The string form of a node."""
@@ -237,7 +217,7 @@ class RdflibIndex(GraphIndex):
 
     def label(self, node: int) -> str:
         """The label that people read."""
-        return self._label_of(self._strings[node])
+        return self._scan.label(self._strings[node])
 
     def graph_name(self, graph: int) -> str:
         """IRI of a named graph, empty for the default graph."""
@@ -263,23 +243,15 @@ class RdflibIndex(GraphIndex):
 
     def _pattern(self, node: int, as_subject: bool) -> set[Quad]:
         """The distinct evidence quads that have the node as subject, or as object."""
-        term = self._nodes[node]
-        if as_subject and isinstance(term, rdflib.Literal):
-            return set()
+        key = self._strings[node]
+        ask: Callable[[str], set[Quad]] = self._source.outgoing if as_subject else self._source.incoming
+        found = self._cache.get(("s" if as_subject else "o", key), lambda: ask(key))
         skipped = self.settings.naming_predicates
-        return {quad for quad in (self._quads(term, None, None) if as_subject else self._quads(None, None, term))
-                if quad[1] not in skipped}  # fmt: skip
-
-    def _quads(self, s: Any, p: Any, o: Any) -> Iterator[Quad]:
-        if isinstance(self._graph, rdflib.ConjunctiveGraph):
-            found = self._graph.quads((s, p, o, None))
-        else:
-            found = ((s, p, o, None) for s, p, o in self._graph.triples((s, p, o)))
-        for subject, predicate, obj, graph in found:
-            keys = node_key(subject), node_key(predicate), node_key(obj)
-            for key, node in zip(keys, (subject, predicate, obj), strict=True):
-                self._number(key, node)
-            yield (*keys, graph_key(self._graph, graph))
+        quads = {quad for quad in found if quad[1] not in skipped}
+        for s, p, o, _ in quads:
+            for term in (s, p, o):
+                self._number(term)
+        return quads
 
     def _graph_number(self, name: str) -> int:
         number = self._graph_numbers.get(name)
@@ -293,10 +265,7 @@ class RdflibIndex(GraphIndex):
 
     def word_ids(self, stems: Sequence[str]) -> Ints:
         """The word of each stem, -1 when unknown."""
-        return np.fromiter((self._word(stem) for stem in stems), np.int64, len(stems))
-
-    def _word(self, stem: str) -> int:
-        return self._word_numbers.get(stem, -1)
+        return np.fromiter((self._word_numbers.get(stem, -1) for stem in stems), np.int64, len(stems))
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""

@@ -5,6 +5,9 @@ words have a common form with at most one letter left out of each, so a table of
 every word (symmetric delete, Garbe 2012).
 """
 
+import re
+
+_DIGITS = re.compile(r"\d")
 SHORTEST, LONGEST = 4, 32  # code points: shorter words have too many neighbours, longer ones are no words
 
 
@@ -19,8 +22,11 @@ def deletions(word: str) -> list[str]:
 
 
 def neighbours(one: str, other: str) -> bool:
-    """Whether the words differ by exactly one inserted, deleted, changed or swapped letter."""
-    if one == other or abs(len(one) - len(other)) > 1:
+    """Whether `one` is `other` with exactly one inserted, deleted, changed or swapped letter.
+
+    Where `other` has digits, `one` has the same ones: another number is another code, not a slip.
+    """
+    if one == other or abs(len(one) - len(other)) > 1 or not _same_digits(one, other):
         return False
     start = 0
     shorter = min(len(one), len(other))
@@ -33,3 +39,8 @@ def neighbours(one: str, other: str) -> bool:
     if one[start + 1 :] == other[start + 1 :]:
         return True
     return one[start : start + 2] == other[start : start + 2][::-1] and one[start + 2 :] == other[start + 2 :]
+
+
+def _same_digits(one: str, other: str) -> bool:
+    digits = _DIGITS.findall(other)
+    return not digits or digits == _DIGITS.findall(one)

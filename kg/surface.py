@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import log, log1p
 
 from groundwire.kg.index import ALTERNATIVE, CASED, GraphIndex, Posting
+from groundwire.kg.labels import ALONE
 from groundwire.kg.match import Span
 from groundwire.kg.stems import STOP_WORDS
 from groundwire.kg.text import Words
@@ -14,6 +15,7 @@ FEATURES = (
     "part",  # a part of a label only
     "part_missing",  # share of the label's letters that the part lacks
     "part_shared",  # log of the number of labels that have the part
+    "part_own",  # log of how often the graph's descriptions use the part, a single word, as a name of its own
     "part_first",  # the part is how the label begins
     "edits",  # misspelt words
     "edits_short",  # misspelt words by letters: a slip counts for more in a short name
@@ -21,6 +23,8 @@ FEATURES = (
     "single",  # one word
     "lower",  # in lower case although the label has capitals and so has the text
     "lower_single",  # the same, and one word
+    "lower_changed",  # the same, and misspelt or split or joined otherwise: nothing but some letters speak for it
+    "lower_address",  # the same, within a web address, path or identifier, where all is in lower case
     "shouted",  # in capitals although the label is not
     "opening",  # one word at the start of a sentence, where anything has a capital
     "common",  # log of how often the single word is in lower case in the graph's own texts
@@ -47,14 +51,19 @@ class Written:
     glued: bool
     address: bool
     common: int
+    alone: int
 
 
 def written_spans(index: GraphIndex, text: str, words: Words, places: Sequence[tuple[int, int]]) -> list[Written]:
     """How each span (first, last word, exclusive) is written."""
     singles = [words.words[first] if last - first == 1 else "" for first, last in places]
-    counts = index.lower_case_counts(singles) if any(singles) else [0] * len(places)
+    counts = [0] * (2 * len(places))
+    if any(singles):
+        counts = index.lower_case_counts([*singles, *(ALONE + single for single in singles)])
     spans = []
-    for (first, last), single, count in zip(places, singles, counts, strict=True):
+    for (first, last), single, count, alone in zip(
+        places, singles, counts[: len(places)], counts[len(places) :], strict=True
+    ):
         start, end = words.starts[first], words.ends[last - 1]
         written = text[start:end]
         inside = words.words[first:last]
@@ -69,6 +78,7 @@ def written_spans(index: GraphIndex, text: str, words: Words, places: Sequence[t
                 _glued(text, start, end),
                 _in_address(text, start),
                 count if single else 0,
+                alone if single else 0,
             )
         )
     return spans
@@ -82,18 +92,22 @@ def features(written: Written, span: Span, label: str, posting: Posting, text_ha
     digits = "".join(written.words).isdigit()
     part_missing = 1.0 - min(1.0, written.letters / len(squeezed)) if span.part else 0.0
     common = log1p(written.common)
+    respaced = not span.part and not span.edits and " ".join(written.words) != label
     return [
         posting.kind == ALTERNATIVE,
         span.part,
         part_missing,
         log(span.shared) if span.part else 0.0,
+        log1p(written.alone) if span.part else 0.0,
         span.part and squeezed.startswith("".join(written.words)),
         span.edits,
         8.0 * span.edits / written.letters,
-        not span.part and not span.edits and " ".join(written.words) != label,
+        respaced,
         single,
         lower,
         lower and single,
+        lower and (span.edits > 0 or respaced),
+        lower and (written.address or written.glued),
         written.capitals and written.letters > 1 and posting.shape != CASED,
         single and written.opening and not written.capitals,
         common,
@@ -115,7 +129,7 @@ def _opens_sentence(text: str, start: int) -> bool:
 def _glued(text: str, start: int, end: int) -> bool:
     left = text[start - 1 : start]
     right = text[end : end + 1]
-    follows = text[end + 1 : end + 2].isalnum()
+    follows = text[end + 1 : end + 2].isalnum() or text[end : end + 3] == "[.]"  # a domain made unclickable
     return left in ("_", ".", "\\", "$", "@", "&", "=", "%") or (right in ("_", "\\", "@", "=", ".", "[") and follows)
 
 

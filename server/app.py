@@ -146,7 +146,7 @@ class Server:
         handlers: dict[str, Handlers] = {}
         servables: list[Servable] = []
         if config.graph is not None:
-            graph = live_graph(config.graph, metrics)
+            graph = live_graph(config.graph, config.live, metrics)
             await stack.enter_async_context(open_live(graph, config.reload_seconds))
             self._live.append(graph)
             queries = None

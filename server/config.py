@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from groundwire.kg.source import LiveOptions
+from groundwire.kg.sparql_source import is_endpoint
 from groundwire.server.errors import ConfigurationError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -95,17 +97,18 @@ class Security:
 class ServerConfig:
     """Settings of one server process.
 
-    `bundles` are folders of bundles, `graph` is a compiled graph or an RDF file, which a server without bundles can do
-    without. `models` are names and ONNX files, or folders that hold `model.onnx`. `listen` is `HOST:PORT`; port 0 takes
-    a free one. `threads` are ONNX Runtime's per model, 0 for all cores. `reuse_port` lets several processes share the
-    port; alone, a server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for
-    none; of several processes, the supervisor has that port. `query_store` is a folder made by `groundwire kg store`,
-    or none: then queries are refused. Graph and store are looked at every `reload_seconds` and replaced when they
-    changed; with 0, only when the process gets SIGHUP.
+    `bundles` are folders of bundles, `graph` is a compiled graph, an RDF file or, as a string, the URL of a SPARQL
+    endpoint, which is asked as `live` says; a server without bundles can do without. `models` are names and ONNX files,
+    or folders that hold `model.onnx`. `listen` is `HOST:PORT`; port 0 takes a free one. `threads` are ONNX Runtime's
+    per model, 0 for all cores. `reuse_port` lets several processes share the port; alone, a server refuses a port that
+    is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for none; of several processes, the
+    supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
+    refused. Graph and store are looked at every `reload_seconds` and replaced when they changed; with 0, only when the
+    process gets SIGHUP.
     """
 
     bundles: tuple[Path, ...]
-    graph: Path | None
+    graph: Path | str | None
     listen: str = "127.0.0.1:50051"
     provider: Provider = "auto"
     threads: int = 0
@@ -114,6 +117,7 @@ class ServerConfig:
     models: tuple[tuple[str, Path], ...] = ()
     security: Security = field(default_factory=Security)
     limits: Limits = field(default_factory=Limits)
+    live: LiveOptions = field(default_factory=LiveOptions)
     query_store: Path | None = None
     query: QueryLimits = field(default_factory=QueryLimits)
     reload_seconds: float = RELOAD_SECONDS
@@ -127,7 +131,9 @@ class ServerConfig:
         """Read what `to_json` wrote."""
         fields = json.loads(line)
         fields["bundles"] = tuple(Path(bundle) for bundle in fields["bundles"])
-        fields["graph"] = None if fields["graph"] is None else Path(fields["graph"])
+        if fields["graph"] is not None and not is_endpoint(fields["graph"]):
+            fields["graph"] = Path(fields["graph"])
+        fields["live"] = LiveOptions(**fields["live"])
         fields["query_store"] = None if fields["query_store"] is None else Path(fields["query_store"])
         fields["query"] = QueryLimits(**fields["query"])
         fields["models"] = tuple((name, Path(path)) for name, path in fields["models"])

@@ -93,7 +93,7 @@ class Live(Generic[Value]):
 
     Args:
         what: its name in the log.
-        path: a folder or a file.
+        path: a folder or a file; None for what has none, which only `reload` opens again.
         marker: the file in the folder that tells whether the folder was replaced; empty when `path` is the file.
         open_: makes a value from the files.
         close: releases a value.
@@ -104,7 +104,7 @@ class Live(Generic[Value]):
     def __init__(
         self,
         what: str,
-        path: Path,
+        path: Path | None,
         marker: str,
         open_: Callable[[], Awaitable[Value]],
         close: Callable[[Value], Awaitable[None]],
@@ -203,6 +203,8 @@ class Live(Generic[Value]):
 
     def _signature(self) -> Signature | None:
         """What tells one state of the files from another; none while there are none, as for an instant in a rename."""
+        if self._path is None:
+            return None
         found: list[int] = []
         try:
             for path in (self._path, self._path / self._marker) if self._marker else (self._path,):

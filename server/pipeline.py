@@ -27,6 +27,7 @@ from groundwire.v1 import prediction_pb2
 # back would add some 0.1 ms of work, and the interpreter lock lets only one of them run anyway. What is larger, and a
 # graph that may answer over the network, goes to a thread, so that no request stalls the others for long.
 INLINE_TEXTS, INLINE_CODE_POINTS = 4, 2_000
+LIVE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,11 @@ class Pipeline:
             raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
         self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
         self._judge = Judge(bundle.manifest)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{bundle.manifest.name}")
         self._batcher: Batcher | None = None
         self.statistics = Statistics(sink)
+        # A live graph makes a thread wait, not work.
+        workers = 1 if self._graph.value.info.retriever == "compiled" else LIVE_THREADS
+        self._thread = ThreadPoolExecutor(workers, thread_name_prefix=f"encode-{bundle.manifest.name}")
 
     @property
     def graph_version(self) -> str:

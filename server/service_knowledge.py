@@ -11,6 +11,7 @@ from groundwire.server.convert import to_evidence, to_graph_info, to_mentions
 from groundwire.server.errors import UnsupportedError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.live import Live
+from groundwire.server.pipeline import LIVE_THREADS
 from groundwire.server.query_pool import QueryPool
 from groundwire.server.rpc import Deadline, unary
 from groundwire.server.validate import check_texts, check_top_k
@@ -20,13 +21,14 @@ NAME = "groundwire.v1.KnowledgeService"
 
 
 class KnowledgeService:
-    """Asks the graph in a thread of its own, so that predictions go on meanwhile."""
+    """Asks the graph in threads of its own, so that predictions go on meanwhile."""
 
     def __init__(self, graph: Live[Retriever], limits: Limits, queries: Live[QueryPool] | None = None) -> None:
         self._graph = graph
         self._queries = queries
         self._limits = limits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="knowledge")
+        workers = 1 if graph.value.info.retriever == "compiled" else LIVE_THREADS
+        self._thread = ThreadPoolExecutor(workers, thread_name_prefix="knowledge")
 
     def handlers(self, gate: Gate) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""

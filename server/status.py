@@ -10,7 +10,14 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from groundwire.errors import BundleError, GroundwireError
-from groundwire.kg.errors import CompiledGraphError, GraphError, SourceError, StoreError, UnknownEntityError
+from groundwire.kg.errors import (
+    CompiledGraphError,
+    GraphError,
+    GraphTimeoutError,
+    SourceError,
+    StoreError,
+    UnknownEntityError,
+)
 from groundwire.server.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -52,6 +59,7 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     StoreError: grpc.StatusCode.FAILED_PRECONDITION,
     ProviderError: grpc.StatusCode.FAILED_PRECONDITION,
     ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
+    GraphTimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     GraphError: grpc.StatusCode.UNAVAILABLE,  # a remote store that did not answer
     InferenceError: grpc.StatusCode.INTERNAL,
     GroundwireError: grpc.StatusCode.INTERNAL,

@@ -11,9 +11,19 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_seconds
 from groundwire.cli.lines import texts_or_lines
 from groundwire.cli.query import query
-from groundwire.kg import Evidence, GraphInfo, Mention, WordVectors, compile_graph, compile_store, open_graph
+from groundwire.kg import (
+    Evidence,
+    GraphInfo,
+    LiveOptions,
+    Mention,
+    WordVectors,
+    compile_graph,
+    compile_store,
+    open_graph,
+)
 
 
 @click.group()
@@ -21,9 +31,7 @@ def kg() -> None:
     """Compile a knowledge graph, and link and ground texts in it."""
 
 
-_graph = click.option(
-    "--graph", required=True, type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file."
-)
+_graph = click.option("--graph", required=True, type=GRAPH, help=GRAPH_HELP)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each text.")
 _texts = click.argument("texts", metavar="[TEXT]...", nargs=-1)
 
@@ -66,11 +74,12 @@ def store(sources: tuple[Path, ...], out: Path) -> None:
 
 @kg.command()
 @_graph
+@graph_seconds
 @_json
 @_texts
-def link(graph: Path, as_json: bool, texts: tuple[str, ...]) -> None:
+def link(graph: Path | str, graph_seconds: float, as_json: bool, texts: tuple[str, ...]) -> None:
     """Find the graph's entities in each TEXT, or in each line of standard input."""
-    with closing(open_graph(graph)) as retriever:
+    with closing(open_graph(graph, options=LiveOptions(graph_seconds))) as retriever:
         for text in texts_or_lines(texts):
             mentions = retriever.link(text)
             if as_json:
@@ -81,12 +90,13 @@ def link(graph: Path, as_json: bool, texts: tuple[str, ...]) -> None:
 
 @kg.command()
 @_graph
+@graph_seconds
 @_json
 @click.option("--top-k", default=16, show_default=True, type=click.IntRange(1, 256), help="Most triples for a text.")
 @_texts
-def ground(graph: Path, as_json: bool, top_k: int, texts: tuple[str, ...]) -> None:
+def ground(graph: Path | str, graph_seconds: float, as_json: bool, top_k: int, texts: tuple[str, ...]) -> None:
     """Find the entities in each TEXT (or line of standard input) and the triples that bear on it."""
-    with closing(open_graph(graph)) as retriever:
+    with closing(open_graph(graph, options=LiveOptions(graph_seconds))) as retriever:
         for text in texts_or_lines(texts):
             grounding = retriever.ground(text, top_k)
             if as_json:

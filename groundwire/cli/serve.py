@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
 from groundwire.server.config import PROVIDERS, RELOAD_SECONDS, Limits, Provider, QueryLimits, Security, ServerConfig
 
 _LIMITS = Limits()
@@ -32,7 +33,9 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=_FILE,
     help="Folder of a bundle; may be given several times.",
 )
-@click.option("--graph", type=_FILE, help="A compiled graph's folder, or an RDF file; bundles need one.")
+@click.option("--graph", type=GRAPH, help=GRAPH_HELP + " Bundles need one.")
+@graph_seconds
+@graph_refresh
 @click.option("--query-store", type=_FILE, help="A folder made by `groundwire kg store`: answer SPARQL queries.")
 @click.option(
     "--query-seconds",
@@ -146,7 +149,9 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 )
 def serve(
     bundles: tuple[Path, ...],
-    graph: Path | None,
+    graph: Path | str | None,
+    graph_seconds: float,
+    graph_refresh: float,
     query_store: Path | None,
     query_seconds: float,
     query_rows: int,
@@ -180,6 +185,7 @@ def serve(
     says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once. SIGHUP reads graph
     and query store again.
     """
+    from groundwire.kg import LiveOptions
     from groundwire.server import app
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
@@ -220,5 +226,6 @@ def serve(
         query_store=query_store,
         query=query,
         reload_seconds=reload_seconds,
+        live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

@@ -6,6 +6,7 @@ import pytest
 import rdflib
 
 from groundwire.kg import CompiledGraphError, CompiledRetriever, GraphSettings, SourceError, compile_graph, open_graph
+from groundwire.kg.format import FORMAT_VERSION
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -27,7 +28,7 @@ def test_settings_and_sources_make_the_version(cities_file: Path, cities_folder:
 
 def test_counts(cities_folder: Path) -> None:
     info = CompiledRetriever(cities_folder).info
-    assert (info.entities, info.named_graphs, info.format_version) == (8, 0, 1)
+    assert (info.entities, info.named_graphs, info.format_version) == (8, 0, FORMAT_VERSION)
     assert info.labels == len({"paris", "city of light", "texas", "france", "frankreich", "sao paulo", "東 京", "tokyo",
                                "japan", "it"})  # fmt: skip
     assert list(info.source_hashes) == ["cities.ttl"]
