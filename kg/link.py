@@ -154,7 +154,7 @@ def _mention(
     if ranked[0][0] < _LOWEST_SCORE:
         return None
     start, end = words.starts[reading.first], words.ends[reading.last - 1]
-    shown = tuple(Candidate(key, index.label(node), score) for score, key, node in ranked)
+    shown = tuple(Candidate(key, index.label(node), score, index.same_as(node)) for score, key, node in ranked)
     return Mention(start, end, text[start:end], shown), tuple(node for _, _, node in ranked)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import rdflib
 from numpy.typing import NDArray
 
+from groundwire.kg.conflicts import find_conflicts, functional_predicates
+from groundwire.kg.fuse import make_fusion
 from groundwire.kg.index import ALTERNATIVE, LABEL, Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import COMMON, MOST_SHARED, LabelRules, Preference, lower_case_words, matched_key, shape_of
@@ -21,7 +23,7 @@ from groundwire.kg.read import graph_key, node_key, read_quads, source_hashes
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import deletions, neighbours, spellable
-from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
+from groundwire.kg.terms import Quad, fallback_label, is_blank, is_iri, literal_parts
 from groundwire.kg.text import squeeze
 from groundwire.kg.types import GraphInfo
 from groundwire.kg.vectors import Floats32, WordVectors, with_vectors
@@ -29,7 +31,10 @@ from groundwire.kg.words import label_stems
 
 
 class RdflibRetriever(IndexRetriever):
-    """A `Retriever` on an rdflib graph. `hashes` are the sources' hashes where the caller knows them."""
+    """A `Retriever` on an rdflib graph. `hashes` are the sources' hashes where the caller knows them.
+
+    It fuses entities as the settings say, and never infers: `open_graph` makes a copy with what `entailment` asks for.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,10 @@ class RdflibRetriever(IndexRetriever):
 def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | None) -> None:
     if preference is not None and (owner not in chosen or preference < chosen[owner]):
         chosen[owner] = preference
+
+
+def _node(key: str) -> rdflib.URIRef | rdflib.BNode:
+    return rdflib.BNode(key[2:]) if is_blank(key) else rdflib.URIRef(key)
 
 
 class RdflibIndex(GraphIndex):
@@ -85,11 +94,14 @@ class RdflibIndex(GraphIndex):
         labels: list[tuple[str, str, int]] = []
         schema: set[str] = set()
         triples: set[Quad] = set()
+        same: list[tuple[str, str]] = []
         for quad in read_quads(self._graph):
             s, p, o, _ = quad
             schema.update(rules.schema_terms(quad))
             if p not in rules.not_evidence:
                 triples.add(quad)
+            elif p in rules.fusing:
+                same.append((s, o))
             elif not o.startswith('"'):
                 continue
             elif p in rules.names or p in rules.alternatives:
@@ -99,6 +111,14 @@ class RdflibIndex(GraphIndex):
                 labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
             elif p in rules.descriptions:
                 _prefer(described, s, rules.preference(p, o))
+        self._fusion = fusion = make_fusion(same, preferred.get, self.settings)
+        if fusion.canonical:
+            triples = set(map(self._fused, triples))
+            labels = [(label, fusion.of(s), kind) for label, s, kind in labels]
+            schema = set(map(fusion.of, schema))
+            preferred, described = self._merged(preferred), self._merged(described)
+        conflicts = find_conflicts(triples, functional_predicates(triples, self.settings, fusion))
+        self._conflicts = {(conflict.subject, conflict.predicate) for conflict in conflicts}
         self._labels = {key: label for key, (_, _, label) in preferred.items()}
         used = {key for s, _, o, _ in triples for key in (s, o)}
         named = used | {p for _, p, _, _ in triples} | {g for _, _, _, g in triples if g}
@@ -124,6 +144,16 @@ class RdflibIndex(GraphIndex):
             retriever="rdflib",
             source_hashes=hashes,
         )
+
+    def _fused(self, quad: Quad) -> Quad:
+        of = self._fusion.of
+        return of(quad[0]), of(quad[1]), of(quad[2]), quad[3]
+
+    def _merged(self, chosen: dict[str, Preference]) -> dict[str, Preference]:
+        merged: dict[str, Preference] = {}
+        for key, preference in chosen.items():
+            _prefer(merged, self._fusion.of(key), preference)
+        return merged
 
     def _count_words(self, triples: set[Quad], named: set[str]) -> None:
         said: Counter[str] = Counter()
@@ -223,6 +253,7 @@ class RdflibIndex(GraphIndex):
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
+        iri = self._fusion.of(iri)
         if iri in self._numbers:
             return self._numbers[iri]
         node = rdflib.URIRef(iri)
@@ -230,6 +261,14 @@ class RdflibIndex(GraphIndex):
             if next(self._quads(*pattern), None) is not None:
                 return self._number(iri, node)
         return None
+
+    def same_as(self, node: int) -> tuple[str, ...]:
+        """The other IRIs of a fused entity."""
+        return self._fusion.iris(self._strings[node])
+
+    def conflicting(self, subject: int, predicate: int) -> bool:
+        """Whether subject and predicate are in conflict."""
+        return (self._strings[subject], self._strings[predicate]) in self._conflicts
 
     def key(self, node: int) -> str:
         """The string form of a node."""
@@ -271,15 +310,26 @@ class RdflibIndex(GraphIndex):
                 if quad[1] not in skipped}  # fmt: skip
 
     def _quads(self, s: Any, p: Any, o: Any) -> Iterator[Quad]:
+        """The quads of a pattern with one term given: those of all terms that are fused with it."""
+        for subject, predicate, obj in ((s, p, o), *self._fused_patterns(s, p, o)):
+            yield from self._plain_quads(subject, predicate, obj)
+
+    def _fused_patterns(self, *pattern: Any) -> Iterator[tuple[Any, ...]]:
+        for term in filter(None, pattern) if self._fusion.members else ():
+            for member in self._fusion.members.get(node_key(term), ()):
+                yield tuple(_node(member) if one is term else one for one in pattern)
+
+    def _plain_quads(self, s: Any, p: Any, o: Any) -> Iterator[Quad]:
         if isinstance(self._graph, rdflib.ConjunctiveGraph):
             found = self._graph.quads((s, p, o, None))
         else:
             found = ((s, p, o, None) for s, p, o in self._graph.triples((s, p, o)))
         for subject, predicate, obj, graph in found:
-            keys = node_key(subject), node_key(predicate), node_key(obj)
-            for key, node in zip(keys, (subject, predicate, obj), strict=True):
-                self._number(key, node)
-            yield (*keys, graph_key(self._graph, graph))
+            quad = node_key(subject), node_key(predicate), node_key(obj), graph_key(self._graph, graph)
+            fused = self._fused(quad)
+            for key, plain, node in zip(fused[:3], quad[:3], (subject, predicate, obj), strict=True):
+                self._number(key, node if key is plain else _node(key))
+            yield fused
 
     def _graph_number(self, name: str) -> int:
         number = self._graph_numbers.get(name)

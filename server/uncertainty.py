@@ -151,9 +151,17 @@ def share_nearer(quantiles: Floats, distances: Floats) -> Floats:
 
 
 def count_conflicts(evidence: Sequence[Evidence]) -> int:
-    """Subject and predicate pairs for which two named graphs do not state the same objects."""
+    """Subject and predicate pairs in conflict: two named graphs state other objects, or a functional property has
+    several.
+
+    The latter is known from the whole graph (`Evidence.conflicting`), so that one of the values as evidence is enough.
+    """
+    marked = {(triple.subject, triple.predicate) for triple in evidence if triple.conflicting}
     stated: dict[tuple[Term, Term], dict[str, set[Term]]] = defaultdict(lambda: defaultdict(set))
     for triple in evidence:
         if triple.graph:
             stated[triple.subject, triple.predicate][triple.graph].add(triple.object)
-    return sum(len({frozenset(objects) for objects in by_graph.values()}) > 1 for by_graph in stated.values())
+    differing = {
+        pair for pair, by_graph in stated.items() if len({frozenset(objects) for objects in by_graph.values()}) > 1
+    }
+    return len(marked | differing)
