@@ -5,6 +5,7 @@ Only the standard library's HTTP client; redirects are not followed, so an endpo
 
 import email.message
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -24,13 +25,12 @@ _BLOCK = 1 << 16
 _MOST_BYTES = 1 << 30  # of one answer
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
 _TOO_MANY = 429
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_endpoint(source: object) -> bool:
-    """Whether a source is an endpoint or the URL of one."""
-    return isinstance(source, Endpoint) or (
-        isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-    )
+    """Whether a source is an endpoint or a URL; one that no endpoint can have is refused when it is made one."""
+    return isinstance(source, Endpoint) or (isinstance(source, str) and _URL.match(source) is not None)
 
 
 @dataclass(frozen=True, slots=True)

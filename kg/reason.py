@@ -1,7 +1,8 @@
 """Reasoning: the triples that RDFS or OWL 2 RL entail, in a named graph of their own, which tells them apart.
 
-The rules are owlrl's (RDF 1.1 Semantics, section 9.2; OWL 2 Profiles, section 4.3). owlrl works on a whole rdflib graph
-in memory: count on about 2 KiB and, for OWL-RL, some milliseconds a triple. What grounding needs sets what is inferred:
+The rules are owlrl's (RDF 1.1 Semantics, section 9.2; OWL 2 Profiles, section 4.3). owlrl works on a rdflib graph
+in memory: 3 KiB and about a millisecond for each triple that a rule may use, and all triples are held once beside. What
+grounding needs sets what is inferred:
 
 - Axioms are left out: reflexive triples, triples about RDF, RDFS, OWL and XSD or with an object among them
   (`owl:Thing`), triples with a literal as subject.
@@ -17,18 +18,21 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import rdflib
-from rdflib.namespace import OWL as OWL_NS
 
 from groundwire.kg.conflicts import OWL_FUNCTIONAL
 from groundwire.kg.errors import GraphError, GraphWarning
 from groundwire.kg.fuse import make_fusion
-from groundwire.kg.settings import OWL, OWL_SAME_AS, RDF, RDF_TYPE, RDFS, XSD, GraphSettings
+from groundwire.kg.settings import INFERRED_GRAPH, OWL, OWL_SAME_AS, RDF, RDF_TYPE, RDFS, XSD, GraphSettings
 from groundwire.kg.terms import Quad, is_blank, is_literal, literal_parts
 
-INFERRED_GRAPH = "urn:groundwire:inferred"
 ENTAILMENTS = ("rdfs", "owlrl")
 _MANY = 200_000  # triples; more deserve a warning
 _AXIOMATIC = (RDF, RDFS, OWL, XSD)
+_NOTES = frozenset(RDFS + name for name in ("label", "comment", "seeAlso", "isDefinedBy"))
+_PROPERTY_CLASSES = frozenset(
+    (RDF + "Property", OWL + "DatatypeProperty", OWL + "ObjectProperty", OWL + "AnnotationProperty", OWL_FUNCTIONAL)
+)
+_SAME = rdflib.URIRef(OWL_SAME_AS)
 _OPAQUE = "urn:groundwire:literal:"
 
 Triple = tuple[str, str, str]
@@ -46,18 +50,12 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
     """The triples that the quads entail under `settings.entailment`, and that they don't state in any graph.
 
     Triples about fused entities are told of the term that stands for them. Raises `GraphError` for an entailment regime
-    that is not known or without owlrl; warns with `GraphWarning` of graphs of more than 200,000 triples.
+    that is not known or without owlrl; warns with `GraphWarning` when rules run over more than 200,000 triples.
     """
-    rules = _rules(settings.entailment)
+    rules = rules_of(settings.entailment)
     stated = {(s, p, o) for s, p, o, _ in quads}
-    if len(stated) > _MANY:
-        warnings.warn(
-            f"reasoning over {len(stated):,} triples takes about {len(stated) * 2 >> 20:,} GiB of memory and long; "
-            "reason over the part that needs it, or before, with a reasoner that works on disk",
-            GraphWarning,
-            stacklevel=2,
-        )
     pairs = {(s, o) for s, p, o in stated if p in settings.fusion_predicates}
+    warned = False
     while True:
         report("reason", len(stated))
         with warnings.catch_warnings():
@@ -65,7 +63,16 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
             warnings.simplefilter("ignore", GraphWarning)
             fusion = make_fusion(pairs, lambda key: None, settings)
         fused = {(fusion.of(s), fusion.of(p), fusion.of(o)) for s, p, o in stated}
-        entailed, inconsistencies = _close(fused, rules, settings)
+        taken = relevant(fused, settings)
+        if not warned and len(taken) > _MANY:
+            warned = True
+            warnings.warn(
+                f"rules run over {len(taken):,} triples, which takes about {len(taken) * 3 >> 10:,} MiB of memory and "
+                f"{len(taken) // 60_000:,} minutes or more; leave out what needs no reasoning",
+                GraphWarning,
+                stacklevel=2,
+            )
+        entailed, inconsistencies = close(taken, rules)
         same = {(s, o) for s, p, o in entailed if p in settings.fusion_predicates and not is_literal(o)}
         if same <= pairs:
             break
@@ -75,7 +82,7 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
     return Inference(tuple((*triple, INFERRED_GRAPH) for triple in sorted(found)), inconsistencies)
 
 
-def _rules(entailment: str) -> Any:
+def rules_of(entailment: str) -> Any:
     """owlrl's class for a regime, without what is no news; a class of ours, since owlrl has no other hook."""
     if entailment not in ENTAILMENTS:
         raise GraphError(f"the entailment {entailment!r} is not known; take one of {', '.join(ENTAILMENTS)}")
@@ -90,7 +97,7 @@ def _rules(entailment: str) -> Any:
     class Rules(base):  # type: ignore[misc]
         def store_triple(self, triple: tuple[Any, Any, Any]) -> None:
             subject, predicate, obj = triple
-            same = predicate == OWL_NS.sameAs
+            same = predicate == _SAME
             if not isinstance(subject, rdflib.Literal) and not (
                 same and (subject == obj or _is_value(subject) or _is_value(obj))
             ):
@@ -103,24 +110,41 @@ def _is_value(node: Any) -> bool:
     return isinstance(node, rdflib.Literal) or str(node).startswith(_OPAQUE)
 
 
-def _close(triples: set[Triple], rules: Any, settings: GraphSettings) -> tuple[set[Triple], tuple[str, ...]]:
-    """The closure of the triples, axioms left out, and the inconsistencies."""
+def relevant(triples: set[Triple], settings: GraphSettings) -> set[Triple]:
+    """The triples that a rule may use: a fraction, where most predicates have no axiom.
+
+    Rules of RDFS and OWL 2 RL join triples of RDF's, RDFS's and OWL's own predicates with triples of predicates that
+    the former mention; only the replacement of equals by equals (eq-rep) takes any triple, and with fusion that is done
+    before.
+    """
+    quiet = {*settings.label_predicates, *settings.alternative_predicates, *settings.description_predicates, *_NOTES}
+    mentioned = {
+        key
+        for s, p, o in triples
+        if p not in quiet and not (p == RDF_TYPE and o in _PROPERTY_CLASSES)
+        for key in (s, o)
+        if not is_literal(key)
+    }
+    whole = settings.entailment != "rdfs" and not settings.fusion_predicates
+    return {
+        (s, p, o)
+        for s, p, o in triples
+        if (whole or p in mentioned or (p.startswith(_AXIOMATIC) and p not in _NOTES))
+        and not (p == RDF_TYPE and o == OWL_FUNCTIONAL)
+        and p not in settings.fusion_predicates
+    }
+
+
+def close(triples: set[Triple], rules: Any) -> tuple[set[Triple], tuple[str, ...]]:
+    """The closure of the triples under owlrl's class, axioms left out, and the inconsistencies that it found."""
     graph, names = rdflib.Graph(), _Names()
-    for triple in _input(triples, settings):
+    for triple in sorted(triples):
         graph.add(names.triple(triple))
     closure = rules(graph, False, False, False)
     closure.closure()
     blanks = {key for s, _, o in triples for key in (s, o) if is_blank(key)}
     found = set(_news((names.keys(triple) for triple in graph), blanks))
     return found, tuple(sorted(map(names.readable, closure.error_messages)))
-
-
-def _input(triples: set[Triple], settings: GraphSettings) -> Iterator[Triple]:
-    for triple in sorted(triples):
-        _, predicate, obj = triple
-        functional = predicate == RDF_TYPE and obj == OWL_FUNCTIONAL
-        if not functional and predicate not in settings.fusion_predicates:
-            yield triple
 
 
 def _news(triples: Iterable[Triple | None], blanks: set[str]) -> Iterator[Triple]:

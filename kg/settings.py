@@ -18,6 +18,7 @@ DCTERMS = "http://purl.org/dc/terms/"
 DC = "http://purl.org/dc/elements/1.1/"
 WDT = "http://www.wikidata.org/prop/direct/"
 XSD = "http://www.w3.org/2001/XMLSchema#"
+INFERRED_GRAPH = "urn:groundwire:inferred"
 RDF_TYPE = RDF + "type"
 OWL_SAME_AS = OWL + "sameAs"
 # What these say is fixed by their specifications: never fused, and nothing inferred about them is news.

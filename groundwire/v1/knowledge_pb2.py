@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgroundwire/v1/knowledge.proto\x12\rgroundwire.v1\"C\n\x07Literal\x12\x14\n\x0clexical_form\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\"n\n\x04Term\x12\r\n\x03iri\x18\x01 \x01(\tH\x00\x12)\n\x07literal\x18\x02 \x01(\x0b\x32\x16.groundwire.v1.LiteralH\x00\x12\x14\n\nblank_node\x18\x03 \x01(\tH\x00\x12\r\n\x05label\x18\x04 \x01(\tB\x07\n\x05value\"9\n\tCandidate\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"\x8f\x01\n\x07Mention\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x04 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12,\n\ncandidates\x18\x07 \x03(\x0b\x32\x18.groundwire.v1.Candidate\"\xd9\x01\n\x08\x45vidence\x12$\n\x07subject\x18\x01 \x01(\x0b\x32\x13.groundwire.v1.Term\x12&\n\tpredicate\x18\x02 \x01(\x0b\x32\x13.groundwire.v1.Term\x12#\n\x06object\x18\x03 \x01(\x0b\x32\x13.groundwire.v1.Term\x12\r\n\x05graph\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x11\n\trelevance\x18\x06 \x01(\x01\x12\x19\n\x0c\x63ontribution\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_contribution\"\x1c\n\x0bLinkRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"6\n\nLinkResult\x12(\n\x08mentions\x18\x01 \x03(\x0b\x32\x16.groundwire.v1.Mention\"Q\n\x0cLinkResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.groundwire.v1.LinkResult\x12\x15\n\rgraph_version\x18\x02 \x01(\t\"-\n\rGroundRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\r\"u\n\x0cGroundResult\x12(\n\x08mentions\x18\x01 \x03(\x0b\x32\x16.groundwire.v1.Mention\x12)\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x17.groundwire.v1.Evidence\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\"U\n\x0eGroundResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.groundwire.v1.GroundResult\x12\x15\n\rgraph_version\x18\x02 \x01(\t\"\x11\n\x0fGetGraphRequest\";\n\x10GetGraphResponse\x12\'\n\x05graph\x18\x01 \x01(\x0b\x32\x18.groundwire.v1.GraphInfo\"\x9c\x02\n\tGraphInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x41\n\rsource_hashes\x18\x02 \x03(\x0b\x32*.groundwire.v1.GraphInfo.SourceHashesEntry\x12\x0f\n\x07triples\x18\x03 \x01(\x04\x12\x10\n\x08\x65ntities\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\x04\x12\x12\n\npredicates\x18\x06 \x01(\x04\x12\x14\n\x0cnamed_graphs\x18\x07 \x01(\x04\x12\x11\n\tretriever\x18\x08 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\t \x01(\r\x1a\x33\n\x11SourceHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe7\x01\n\x10KnowledgeService\x12?\n\x04Link\x12\x1a.groundwire.v1.LinkRequest\x1a\x1b.groundwire.v1.LinkResponse\x12\x45\n\x06Ground\x12\x1c.groundwire.v1.GroundRequest\x1a\x1d.groundwire.v1.GroundResponse\x12K\n\x08GetGraph\x12\x1e.groundwire.v1.GetGraphRequest\x1a\x1f.groundwire.v1.GetGraphResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgroundwire/v1/knowledge.proto\x12\rgroundwire.v1\"C\n\x07Literal\x12\x14\n\x0clexical_form\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\"n\n\x04Term\x12\r\n\x03iri\x18\x01 \x01(\tH\x00\x12)\n\x07literal\x18\x02 \x01(\x0b\x32\x16.groundwire.v1.LiteralH\x00\x12\x14\n\nblank_node\x18\x03 \x01(\tH\x00\x12\r\n\x05label\x18\x04 \x01(\tB\x07\n\x05value\"J\n\tCandidate\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0f\n\x07same_as\x18\x04 \x03(\t\"\x8f\x01\n\x07Mention\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x04 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12,\n\ncandidates\x18\x07 \x03(\x0b\x32\x18.groundwire.v1.Candidate\"\xee\x01\n\x08\x45vidence\x12$\n\x07subject\x18\x01 \x01(\x0b\x32\x13.groundwire.v1.Term\x12&\n\tpredicate\x18\x02 \x01(\x0b\x32\x13.groundwire.v1.Term\x12#\n\x06object\x18\x03 \x01(\x0b\x32\x13.groundwire.v1.Term\x12\r\n\x05graph\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x11\n\trelevance\x18\x06 \x01(\x01\x12\x19\n\x0c\x63ontribution\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x63onflicting\x18\x08 \x01(\x08\x42\x0f\n\r_contribution\"\x1c\n\x0bLinkRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"6\n\nLinkResult\x12(\n\x08mentions\x18\x01 \x03(\x0b\x32\x16.groundwire.v1.Mention\"Q\n\x0cLinkResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.groundwire.v1.LinkResult\x12\x15\n\rgraph_version\x18\x02 \x01(\t\"-\n\rGroundRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05top_k\x18\x02 \x01(\r\"u\n\x0cGroundResult\x12(\n\x08mentions\x18\x01 \x03(\x0b\x32\x16.groundwire.v1.Mention\x12)\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x17.groundwire.v1.Evidence\x12\x10\n\x08\x63overage\x18\x03 \x01(\x01\"U\n\x0eGroundResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.groundwire.v1.GroundResult\x12\x15\n\rgraph_version\x18\x02 \x01(\t\"\x11\n\x0fGetGraphRequest\";\n\x10GetGraphResponse\x12\'\n\x05graph\x18\x01 \x01(\x0b\x32\x18.groundwire.v1.GraphInfo\"\x9c\x02\n\tGraphInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x41\n\rsource_hashes\x18\x02 \x03(\x0b\x32*.groundwire.v1.GraphInfo.SourceHashesEntry\x12\x0f\n\x07triples\x18\x03 \x01(\x04\x12\x10\n\x08\x65ntities\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\x04\x12\x12\n\npredicates\x18\x06 \x01(\x04\x12\x14\n\x0cnamed_graphs\x18\x07 \x01(\x04\x12\x11\n\tretriever\x18\x08 \x01(\t\x12\x16\n\x0e\x66ormat_version\x18\t \x01(\r\x1a\x33\n\x11SourceHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xe7\x01\n\x10KnowledgeService\x12?\n\x04Link\x12\x1a.groundwire.v1.LinkRequest\x1a\x1b.groundwire.v1.LinkResponse\x12\x45\n\x06Ground\x12\x1c.groundwire.v1.GroundRequest\x1a\x1d.groundwire.v1.GroundResponse\x12K\n\x08GetGraph\x12\x1e.groundwire.v1.GetGraphRequest\x1a\x1f.groundwire.v1.GetGraphResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,31 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TERM']._serialized_start=117
   _globals['_TERM']._serialized_end=227
   _globals['_CANDIDATE']._serialized_start=229
-  _globals['_CANDIDATE']._serialized_end=286
-  _globals['_MENTION']._serialized_start=289
-  _globals['_MENTION']._serialized_end=432
-  _globals['_EVIDENCE']._serialized_start=435
-  _globals['_EVIDENCE']._serialized_end=652
-  _globals['_LINKREQUEST']._serialized_start=654
-  _globals['_LINKREQUEST']._serialized_end=682
-  _globals['_LINKRESULT']._serialized_start=684
-  _globals['_LINKRESULT']._serialized_end=738
-  _globals['_LINKRESPONSE']._serialized_start=740
-  _globals['_LINKRESPONSE']._serialized_end=821
-  _globals['_GROUNDREQUEST']._serialized_start=823
-  _globals['_GROUNDREQUEST']._serialized_end=868
-  _globals['_GROUNDRESULT']._serialized_start=870
-  _globals['_GROUNDRESULT']._serialized_end=987
-  _globals['_GROUNDRESPONSE']._serialized_start=989
-  _globals['_GROUNDRESPONSE']._serialized_end=1074
-  _globals['_GETGRAPHREQUEST']._serialized_start=1076
-  _globals['_GETGRAPHREQUEST']._serialized_end=1093
-  _globals['_GETGRAPHRESPONSE']._serialized_start=1095
-  _globals['_GETGRAPHRESPONSE']._serialized_end=1154
-  _globals['_GRAPHINFO']._serialized_start=1157
-  _globals['_GRAPHINFO']._serialized_end=1441
-  _globals['_GRAPHINFO_SOURCEHASHESENTRY']._serialized_start=1390
-  _globals['_GRAPHINFO_SOURCEHASHESENTRY']._serialized_end=1441
-  _globals['_KNOWLEDGESERVICE']._serialized_start=1444
-  _globals['_KNOWLEDGESERVICE']._serialized_end=1675
+  _globals['_CANDIDATE']._serialized_end=303
+  _globals['_MENTION']._serialized_start=306
+  _globals['_MENTION']._serialized_end=449
+  _globals['_EVIDENCE']._serialized_start=452
+  _globals['_EVIDENCE']._serialized_end=690
+  _globals['_LINKREQUEST']._serialized_start=692
+  _globals['_LINKREQUEST']._serialized_end=720
+  _globals['_LINKRESULT']._serialized_start=722
+  _globals['_LINKRESULT']._serialized_end=776
+  _globals['_LINKRESPONSE']._serialized_start=778
+  _globals['_LINKRESPONSE']._serialized_end=859
+  _globals['_GROUNDREQUEST']._serialized_start=861
+  _globals['_GROUNDREQUEST']._serialized_end=906
+  _globals['_GROUNDRESULT']._serialized_start=908
+  _globals['_GROUNDRESULT']._serialized_end=1025
+  _globals['_GROUNDRESPONSE']._serialized_start=1027
+  _globals['_GROUNDRESPONSE']._serialized_end=1112
+  _globals['_GETGRAPHREQUEST']._serialized_start=1114
+  _globals['_GETGRAPHREQUEST']._serialized_end=1131
+  _globals['_GETGRAPHRESPONSE']._serialized_start=1133
+  _globals['_GETGRAPHRESPONSE']._serialized_end=1192
+  _globals['_GRAPHINFO']._serialized_start=1195
+  _globals['_GRAPHINFO']._serialized_end=1479
+  _globals['_GRAPHINFO_SOURCEHASHESENTRY']._serialized_start=1428
+  _globals['_GRAPHINFO_SOURCEHASHESENTRY']._serialized_end=1479
+  _globals['_KNOWLEDGESERVICE']._serialized_start=1482
+  _globals['_KNOWLEDGESERVICE']._serialized_end=1713
 # @@protoc_insertion_point(module_scope)

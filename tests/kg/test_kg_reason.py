@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groundwire.kg import (
     CompiledRetriever,
@@ -14,7 +16,8 @@ from groundwire.kg import (
     read_report,
 )
 from groundwire.kg.read import read_quads
-from groundwire.kg.reason import INFERRED_GRAPH, Inference, infer
+from groundwire.kg.reason import Inference, close, infer, relevant, rules_of
+from groundwire.kg.settings import INFERRED_GRAPH
 
 E = "http://e.org/"
 PREFIXES = """
@@ -137,3 +140,44 @@ def test_inconsistencies_are_reported(tmp_path: Path) -> None:
 def test_an_unknown_regime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="rdfs, owlrl"):
         compile_graph(written(tmp_path, FAMILY), tmp_path / "graph", GraphSettings(entailment="magic"))
+
+
+RDFS, OWL = "http://www.w3.org/2000/01/rdf-schema#", "http://www.w3.org/2002/07/owl#"
+TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
+names = st.sampled_from([E + name for name in "abcpqr"])
+facts = st.tuples(names, st.sampled_from([E + name for name in "pqr"]), st.one_of(names, st.just('"1"')))
+axioms = st.tuples(
+    names,
+    st.sampled_from(
+        [RDFS + n for n in ("subPropertyOf", "subClassOf", "domain", "range", "label")]
+        + [OWL + n for n in ("inverseOf", "equivalentProperty", "disjointWith", "onProperty", "someValuesFrom")]
+    ),
+    names,
+)
+kinds = st.tuples(
+    names,
+    st.just(TYPE),
+    st.one_of(names, st.sampled_from([OWL + n for n in ("TransitiveProperty", "SymmetricProperty", "ObjectProperty")])),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sets(st.one_of(facts, axioms, kinds), min_size=3, max_size=14),
+    st.sampled_from(["rdfs", "owlrl"]),
+)
+def test_what_rules_can_not_use_is_left_out_without_loss(triples: set[tuple[str, str, str]], entailment: str) -> None:
+    rules = rules_of(entailment)
+    some = relevant(triples, GraphSettings(entailment=entailment))
+    assert some <= triples
+    whole, expected = close(triples, rules)
+    found, inconsistencies = close(some, rules)
+    assert found - triples == whole - triples
+    assert inconsistencies == expected
+
+
+def test_plain_facts_stay_out_of_the_rules(tmp_path: Path) -> None:
+    triples = {(E + f"s{n}", E + "p", f'"{n}"') for n in range(50)} | {(E + "p", RDFS + "label", '"p"')}
+    assert relevant(triples, GraphSettings(entailment="owlrl")) == set()
+    triples.add((E + "p", RDFS + "domain", E + "C"))
+    assert len(relevant(triples, GraphSettings(entailment="owlrl"))) == 51
