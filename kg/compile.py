@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwire.kg.compile_fusion import merge_preferred, renumber, write_aliases, write_conflicts
+from groundwire.kg.aliases import write_aliases
+from groundwire.kg.compile_fusion import fuse_gathered, write_conflicts
 from groundwire.kg.compile_names import Names, sort_names, write_descriptions, write_names
 from groundwire.kg.errors import CompiledGraphError, SourceError
 from groundwire.kg.format import FolderWriter
-from groundwire.kg.fuse import Fusion, make_fusion
 from groundwire.kg.hashing import hash_all
 from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
@@ -71,7 +71,7 @@ def compile_graph(
             if check is not None:
                 check(ready.quads())
             gathered = _read(ready.quads(), settings, report)
-            fusion = _fuse(gathered, settings)
+            fusion = fuse_gathered(gathered, settings)
             terms, triples = _number(gathered, report)
             counts = _write(folder, gathered, terms, triples, report, vectors)
             write_aliases(folder, fusion, gathered.strings, terms.place)
@@ -134,21 +134,6 @@ def _read(quads: Iterable[Quad], settings: GraphSettings, report: Progress) -> _
                 raise SourceError("the graph holds more than 4 billion terms; compile it in parts")
     report("read", count)
     return got
-
-
-def _fuse(got: _Gathered, settings: GraphSettings) -> Fusion:
-    """Give fused terms one number, that of the term that stands for them."""
-
-    def preference(key: str) -> Preference | None:
-        return got.preferred.get(got.strings.get(key, -1))
-
-    fusion = make_fusion(got.same, preference, settings)
-    if fusion.canonical:
-        moved = renumber(fusion, got.strings, (*got.quads[:3], got.label_owner))
-        got.schema = set(map(moved, got.schema))
-        got.preferred = merge_preferred(got.preferred, moved)
-        got.described = merge_preferred(got.described, moved)
-    return fusion
 
 
 def _add_label(got: _Gathered, rules: LabelRules, owner: int, predicate: str, literal: str) -> None:

@@ -1,4 +1,4 @@
-"""Fusion and conflicts of a compiled graph: columns of term numbers rewritten, aliases, marks and the report.
+"""Fusion and conflicts of a compiled graph: columns of term numbers rewritten, and pairs in conflict marked.
 
 The same as `groundwire.kg.fuse` and `groundwire.kg.conflicts` say, on arrays.
 """
@@ -7,22 +7,49 @@ from __future__ import annotations  # array[int] is no class at run time before 
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.conflicts import OWL_FUNCTIONAL, Conflict
 from groundwire.kg.format import FolderWriter
-from groundwire.kg.fuse import Fusion
+from groundwire.kg.fuse import Fusion, make_fusion
 from groundwire.kg.labels import Preference
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
-from groundwire.kg.terms import is_iri
 
 Uints = NDArray[np.uint32]
 
 
-def renumber(fusion: Fusion, strings: dict[str, int], columns: Sequence[array[int]]) -> Callable[[int], int]:
+class Gathered(Protocol):
+    """What one pass over the sources gives (`groundwire.kg.compile`); numbers are places in `strings`."""
+
+    strings: dict[str, int]
+    quads: tuple[array[int], ...]
+    label_owner: array[int]
+    schema: set[int]
+    preferred: dict[int, Preference]
+    described: dict[int, Preference]
+    same: list[tuple[str, str]]
+
+
+def fuse_gathered(got: Gathered, settings: GraphSettings) -> Fusion:
+    """Give fused terms one number, that of the term that stands for them. Names of graphs stay as they are."""
+
+    def preference(key: str) -> Preference | None:
+        return got.preferred.get(got.strings.get(key, -1))
+
+    fusion = make_fusion(got.same, preference, settings)
+    if fusion.canonical:
+        moved = _renumber(fusion, got.strings, (*got.quads[:3], got.label_owner))
+        got.schema = set(map(moved, got.schema))
+        got.preferred = _merge_preferred(got.preferred, moved)
+        got.described = _merge_preferred(got.described, moved)
+    return fusion
+
+
+def _renumber(fusion: Fusion, strings: dict[str, int], columns: Sequence[array[int]]) -> Callable[[int], int]:
     """Put in the columns, in place, the number of what stands for each term; returns the same for one number."""
     moved = {
         strings[member]: strings.setdefault(first, len(strings))
@@ -40,7 +67,7 @@ def renumber(fusion: Fusion, strings: dict[str, int], columns: Sequence[array[in
     return lambda number: moved.get(number, number)
 
 
-def merge_preferred(chosen: dict[int, Preference], moved: Callable[[int], int]) -> dict[int, Preference]:
+def _merge_preferred(chosen: dict[int, Preference], moved: Callable[[int], int]) -> dict[int, Preference]:
     """The best preference of each entity."""
     merged: dict[int, Preference] = {}
     for owner, preference in chosen.items():
@@ -48,20 +75,6 @@ def merge_preferred(chosen: dict[int, Preference], moved: Callable[[int], int]) 
         if owner not in merged or preference < merged[owner]:
             merged[owner] = preference
     return merged
-
-
-def write_aliases(folder: FolderWriter, fusion: Fusion, strings: Mapping[str, int], place: NDArray[np.int64]) -> None:
-    """Write the other IRIs of the entities that some triple holds; nothing when there are none."""
-    aliases = sorted(
-        (member, int(place[strings[first]]))
-        for member, first in fusion.canonical.items()
-        if is_iri(member) and first in strings and place[strings[first]] >= 0
-    )
-    if aliases:
-        terms = np.array([term for _, term in aliases], dtype=np.int64)
-        folder.strings("aliases", (member for member, _ in aliases), len(aliases))
-        folder.array("alias_term", terms, "u4")
-        folder.array("alias_by_term", np.argsort(terms, kind="stable"), "u4")
 
 
 def write_conflicts(

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.hashing import hash_all, hash_slices
@@ -20,7 +21,6 @@ from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Floats32, WordVectors
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
-_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 _NO_PAIRS = np.zeros(0, dtype=np.uint64)
 _THREE, _SEVEN = np.uint64(3), np.uint64(7)
 _MOST_WORDS = 1 << 16  # kept ready, about 10 MB
@@ -141,9 +141,7 @@ class CompiledIndex(GraphIndex):
         if folder.has("term_vectors"):
             self._term_vectors = array("term_vectors")
             self.vectors = WordVectors(array("token_vectors"), _Strings(folder, "tokenizer")[0])
-        self._aliases = _Strings(folder, "aliases") if folder.has("alias_term") else None
-        if self._aliases is not None:
-            self._alias_term, self._alias_by_term = array("alias_term"), array("alias_by_term")
+        self._aliases = Aliases(folder, _Strings)
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
@@ -218,15 +216,12 @@ class CompiledIndex(GraphIndex):
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
         # Aliases first: one may be a term too, as the name of a graph.
-        alias = self._aliases.find(iri) if self._aliases is not None else None
-        return self._terms.find(iri) if alias is None else int(self._alias_term[alias])
+        alias = self._aliases.find(iri)
+        return self._terms.find(iri) if alias is None else alias
 
     def same_as(self, node: int) -> tuple[str, ...]:
         """The other IRIs of a fused entity."""
-        if self._aliases is None:
-            return ()
-        start, end = (int(np.searchsorted(self._alias_term, node, side, sorter=self._alias_by_term)) for side in _SIDES)
-        return tuple(self._aliases[place] for place in self._alias_by_term[start:end].tolist())
+        return self._aliases.of(node)
 
     def conflicting(self, subject: int, predicate: int) -> bool:
         """Whether subject and predicate are in conflict."""

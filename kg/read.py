@@ -146,12 +146,16 @@ def as_graph(source: object) -> rdflib.Graph | None:
 
 
 def _graph_quads(graph: rdflib.Graph) -> Iterator[Quad]:
-    if isinstance(graph, rdflib.Dataset):
-        for s, p, o, name in graph.quads((None, None, None, None)):
-            yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
-    else:
-        for s, p, o in graph.triples((None, None, None)):
-            yield node_key(s), node_key(p), node_key(o), ""
+    try:
+        if isinstance(graph, rdflib.Dataset):
+            for s, p, o, name in graph.quads((None, None, None, None)):
+                yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
+        else:
+            for s, p, o in graph.triples((None, None, None)):
+                yield node_key(s), node_key(p), node_key(o), ""
+    except (OSError, ValueError) as error:  # rdflib's SPARQLStore raises ValueError when nothing answers
+        store = type(graph.store).__name__
+        raise SourceError(f"the rdflib store {store} can't be read: {error}; is what it reads from there?") from error
 
 
 def graph_key(dataset: rdflib.Graph, name: Any) -> str:

@@ -43,13 +43,13 @@ class GraphSettings:
     """Which predicates name, describe, or are left out, and how much is looked at.
 
     The order of `languages`, then that of `label_predicates`, is the order of preference for the label that people read
-    (and so for descriptions); languages are BCP 47 tags, `en` stands for `en-GB` too, and an empty one for literals
-    without a tag. `ignored_predicates` are no evidence. `fusion_predicates` say that two terms are one entity (none: no
-    fusion), `fusion_limit` bounds its IRIs (`groundwire.kg.fuse`). `functional_predicates` have one value each, as
-    those that the graph declares an `owl:FunctionalProperty` (`groundwire.kg.conflicts`). `entailment` is `rdfs`,
-    `owlrl` or empty (`groundwire.kg.reason`). `vectors` is the digest of the word vectors that triples are ranked with,
-    empty without; compiler and retrievers set it. `outgoing_limit` and `incoming_limit` bound the triples of one entity
-    that are ranked.
+    (and so for descriptions); languages are BCP 47 tags, `en` stands for `en-GB` too, `pt-BR` for `pt` if there is
+    none, and an empty one for literals without a tag. `ignored_predicates` are no evidence. `fusion_predicates` say
+    that two terms are one entity (none: no fusion), `fusion_limit` bounds its IRIs (`groundwire.kg.fuse`).
+    `functional_predicates` have one value each, as those that the graph declares an `owl:FunctionalProperty`
+    (`groundwire.kg.conflicts`). `entailment` is `rdfs`, `owlrl` or empty (`groundwire.kg.reason`). `vectors` is the
+    digest of the word vectors that triples are ranked with, empty without; compiler and retrievers set it.
+    `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
     """
 
     label_predicates: tuple[str, ...] = (

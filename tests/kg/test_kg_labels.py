@@ -26,7 +26,9 @@ TEXT = """
         (("de", ""), ["Wien", "Donau", "Sulina"]),
         (("fr", "en"), ["Vienne", "Danube", "Sulina"]),
         (("", "sk"), ["VIE", "Dunaj", "Sulina"]),
-        (("BG", "en-GB", "de"), ["Wien", "Danube", "Сулина"]),
+        (("de-CH", "sk"), ["Wien", "Donau", "Sulina"]),
+        (("sk-SK", "fr-CA"), ["Vienne", "Dunaj", "Sulina"]),
+        (("BG", "en-GB", "de"), ["Vienna", "Danube", "Сулина"]),
     ],
 )
 def test_the_language_comes_first(tmp_path: Path, languages: tuple[str, ...], labels: list[str]) -> None:

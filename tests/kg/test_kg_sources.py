@@ -229,3 +229,8 @@ def test_what_was_fetched_is_gone_afterwards(tmp_path: Path) -> None:
         (path,) = ready.sources
         assert isinstance(path, Path) and path.is_file()
     assert not path.parent.exists()
+
+
+def test_a_store_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="rdflib store SPARQLStore can't be read"):
+        compile_graph(SPARQLStore("http://127.0.0.1:1/sparql"), tmp_path / "graph")
