@@ -48,11 +48,11 @@ def compile_graph(
     vectors: WordVectors | None = None,
     check: Callable[[Iterator[Quad]], None] | None = None,
 ) -> Path:
-    """Compile RDF files, rdflib graphs or stores, or SPARQL endpoints to the folder `out`, replaced as a whole if it
-    exists.
+    """Compile RDF files, rdflib graphs or stores, or SPARQL endpoints to the folder `out`.
 
-    Entities that the sources call the same are fused, and triples inferred, as the settings say (`groundwire.kg.fuse`,
-    `groundwire.kg.reason`); what came of it, and conflicts of functional predicates, stand in `out`/report.json.
+    The folder is replaced as a whole when it exists. Entities that the sources call the same are fused, and triples
+    inferred, as the settings say (`groundwire.kg.fuse`, `groundwire.kg.reason`); what came of it, and conflicts of
+    functional predicates, stand in `out`/report.json.
 
     `check` gets all quads before anything is compiled, inferred ones with them: `check_shapes` for one; what it raises
     ends the build. With `vectors`, triples are ranked by meaning as well as by word. `progress` is called with the name
@@ -63,13 +63,13 @@ def compile_graph(
         sources = [sources]  # type: ignore[list-item]
     settings = with_vectors(settings or GraphSettings(), vectors)
     report = progress or (lambda step, count: None)
-    # No cycles are made below; scanning millions of strings for them doubles the time.
     collecting = gc.isenabled()
-    gc.disable()
     try:
         with FolderWriter(Path(out)) as folder, prepared(sources, settings, report) as ready:
             if check is not None:
                 check(ready.quads())
+            # No cycles are made below; scanning millions of strings for them doubles the time.
+            gc.disable()
             gathered = _read(ready.quads(), settings, report)
             fusion = fuse_gathered(gathered, settings)
             terms, triples = _number(gathered, report)

@@ -234,3 +234,14 @@ def test_what_was_fetched_is_gone_afterwards(tmp_path: Path) -> None:
 def test_a_store_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="rdflib store SPARQLStore can't be read"):
         compile_graph(SPARQLStore("http://127.0.0.1:1/sparql"), tmp_path / "graph")
+
+
+def test_quads_are_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "long.nt"
+    path.write_text(f"<{E}s> <{E}p> <{E}o> .\n" * 50_000 + "broken\n")
+    with prepared([path], GraphSettings()) as ready:
+        quads = ready.quads()
+        # The first comes before the last line was looked at.
+        assert next(quads) == (E + "s", E + "p", E + "o", "")
+        with pytest.raises(SourceError, match="line 50001"):
+            list(quads)
