@@ -9,13 +9,15 @@ from __future__ import annotations  # array[int] is no class at run time before 
 import gc
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundwire.kg.aliases import write_aliases
+from groundwire.kg.compile_fusion import fuse_gathered, write_conflicts
 from groundwire.kg.compile_names import Names, sort_names, write_descriptions, write_names
 from groundwire.kg.errors import CompiledGraphError, SourceError
 from groundwire.kg.format import FolderWriter
@@ -23,9 +25,11 @@ from groundwire.kg.hashing import hash_all
 from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import LabelRules, Preference, shape_of
-from groundwire.kg.read import Source, read_all, source_hashes
+from groundwire.kg.prepare import prepared
+from groundwire.kg.read import Source
+from groundwire.kg.report import REPORT, report_of
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.terms import fallback_label, is_iri, literal_parts
+from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
 from groundwire.kg.text import squeeze
 from groundwire.kg.vectors import DIMENSIONS, WordVectors, with_vectors
 from groundwire.kg.words import label_stems
@@ -42,30 +46,41 @@ def compile_graph(
     settings: GraphSettings | None = None,
     progress: Progress | None = None,
     vectors: WordVectors | None = None,
+    check: Callable[[Iterator[Quad]], None] | None = None,
 ) -> Path:
-    """Compile RDF files or rdflib graphs to the folder `out`, which is replaced as a whole when it exists.
+    """Compile RDF files, rdflib graphs or stores, or SPARQL endpoints to the folder `out`.
 
-    With `vectors`, triples are ranked by meaning as well as by word. `progress` is called with the name of the step and
-    how many items it has done. Raises `SourceError` for input that can't be read and `CompiledGraphError` when `out`
-    can't be written.
+    The folder is replaced as a whole when it exists. Entities that the sources call the same are fused, and triples
+    inferred, as the settings say (`groundwire.kg.fuse`, `groundwire.kg.reason`); what came of it, and conflicts of
+    functional predicates, stand in `out`/report.json.
+
+    `check` gets all quads before anything is compiled, inferred ones with them: `check_shapes` for one; what it raises
+    ends the build. With `vectors`, triples are ranked by meaning as well as by word. `progress` is called with the name
+    of the step and how many items it has done. Raises `SourceError` for input that can't be read and
+    `CompiledGraphError` when `out` can't be written.
     """
     if not isinstance(sources, list | tuple):
         sources = [sources]  # type: ignore[list-item]
     settings = with_vectors(settings or GraphSettings(), vectors)
     report = progress or (lambda step, count: None)
-    hashes = source_hashes(sources)
-    # No cycles are made below; scanning millions of strings for them doubles the time.
     collecting = gc.isenabled()
-    gc.disable()
     try:
-        with FolderWriter(Path(out)) as folder:
-            gathered = _read(sources, settings, report)
+        with FolderWriter(Path(out)) as folder, prepared(sources, settings, report) as ready:
+            if check is not None:
+                check(ready.quads())
+            # No cycles are made below; scanning millions of strings for them doubles the time.
+            gc.disable()
+            gathered = _read(ready.quads(), settings, report)
+            fusion = fuse_gathered(gathered, settings)
             terms, triples = _number(gathered, report)
             counts = _write(folder, gathered, terms, triples, report, vectors)
+            write_aliases(folder, fusion, gathered.strings, terms.place)
+            conflicts = write_conflicts(folder, terms.keys, triples, settings, fusion)
+            folder.json(REPORT, report_of(fusion, conflicts, len(ready.inferred), ready.inconsistencies))
             folder.finish(
                 {
-                    "version": graph_version(hashes, settings),
-                    "source_hashes": hashes,
+                    "version": graph_version(ready.hashes, settings),
+                    "source_hashes": ready.hashes,
                     "settings": settings.to_json(),
                     **counts,
                 }
@@ -88,16 +103,17 @@ class _Gathered:
     label_kind: array[int] = field(default_factory=lambda: array("B"))
     label_text: list[str] = field(default_factory=list)
     described: dict[int, Preference] = field(default_factory=dict)
+    same: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) -> _Gathered:
+def _read(quads: Iterable[Quad], settings: GraphSettings, report: Progress) -> _Gathered:
     rules = LabelRules(settings)
     got = _Gathered()
     strings, names, alternatives, skipped = got.strings, rules.names, rules.alternatives, rules.not_evidence
     add_s, add_p, add_o, add_g = (column.append for column in got.quads)
     number = strings.setdefault
     count = 0
-    for count, quad in enumerate(read_all(sources), 1):
+    for count, quad in enumerate(quads, 1):
         s, p, o, g = quad
         for term in rules.schema_terms(quad):
             got.schema.add(number(term, len(strings)))
@@ -110,6 +126,8 @@ def _read(sources: Sequence[Source], settings: GraphSettings, report: Progress) 
             _add_label(got, rules, number(s, len(strings)), p, o)
         elif o.startswith('"') and p in rules.descriptions:
             _prefer(got.described, number(s, len(strings)), rules.preference(p, o))
+        elif p in rules.fusing:
+            got.same.append((s, o))
         if count % _REPORT_EVERY == 0:
             report("read", count)
             if len(strings) > _MOST_TERMS:

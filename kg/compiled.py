@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.hashing import hash_all, hash_slices
@@ -20,6 +21,7 @@ from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Floats32, WordVectors
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
+_NO_PAIRS = np.zeros(0, dtype=np.uint64)
 _THREE, _SEVEN = np.uint64(3), np.uint64(7)
 _MOST_WORDS = 1 << 16  # kept ready, about 10 MB
 _MOST_TERMS = 1 << 15  # kept ready, about 20 MB
@@ -139,6 +141,8 @@ class CompiledIndex(GraphIndex):
         if folder.has("term_vectors"):
             self._term_vectors = array("term_vectors")
             self.vectors = WordVectors(array("token_vectors"), _Strings(folder, "tokenizer")[0])
+        self._aliases = Aliases(folder, _Strings)
+        self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
         self.type_node = -1
@@ -211,7 +215,22 @@ class CompiledIndex(GraphIndex):
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
-        return self._terms.find(iri)
+        # Aliases first: one may be a term too, as the name of a graph.
+        alias = self._aliases.find(iri)
+        return self._terms.find(iri) if alias is None else alias
+
+    def same_as(self, node: int) -> tuple[str, ...]:
+        """The other IRIs of a fused entity."""
+        return self._aliases.of(node)
+
+    def conflicting(self, subject: int, predicate: int) -> bool:
+        """Whether subject and predicate are in conflict."""
+        pairs = self._conflict_pair
+        if not len(pairs):
+            return False
+        pair = np.uint64(subject << 32 | predicate)
+        place = int(pairs.searchsorted(pair))
+        return place < len(pairs) and bool(pairs[place] == pair)
 
     def key(self, node: int) -> str:
         """The string form of a node."""

@@ -29,3 +29,11 @@ class GraphTimeoutError(GraphError):
 
 class UnknownEntityError(GraphError):
     """An IRI that was asked for is not an entity of the graph."""
+
+
+class ValidationError(GraphError):
+    """A graph violates the SHACL shapes that it was to be held to, or the shapes can't be used."""
+
+
+class GraphWarning(UserWarning):
+    """Something about a graph that is handled, and that its owner should know."""

@@ -30,6 +30,11 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | about_offset, about | (n + 1,) i8, u4 | distinct stems of each entity's description, as places in the vocabulary |
 | key_posting | (k + 1,) u8 | first place of each key in the postings |
 | posting_term, posting_kind | u4, u1 | entity, and kind + 2 * shape (`groundwire.kg.index`) |
+| aliases | a strings | other IRIs of fused entities, sorted; only with fused entities, as the next two |
+| alias_term | (a,) u4 | the entity of each alias |
+| alias_by_term | (a,) u4 | places in `aliases`, by entity, then alias |
+| conflict_pair | (c,) u8 | subject * 2^32 + predicate of each conflict of a functional predicate, rising; only if any |
+| report.json | | what the build found: fused entities, conflicts, inferred triples |
 """
 
 import hashlib
@@ -93,6 +98,11 @@ class FolderWriter:
                 position += stream.write(value.encode("utf-8", "surrogatepass"))
                 offsets[place + 1] = position
         np.save(self._folder / f"{name}_offset.npy", offsets)
+
+    def json(self, name: str, document: Any) -> None:
+        """Write a document as the file `name`."""
+        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True)
+        (self._folder / name).write_text(text + "\n", encoding="utf-8")
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Write `meta.json`, with format version and the size and hashes of all files, and put the folder in place."""

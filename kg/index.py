@@ -93,6 +93,14 @@ class GraphIndex(ABC):
         """The node of an IRI; None when the graph doesn't hold it."""
 
     @abstractmethod
+    def same_as(self, node: int) -> tuple[str, ...]:
+        """The other IRIs of a fused entity, sorted; `find` gives its node for each."""
+
+    @abstractmethod
+    def conflicting(self, subject: int, predicate: int) -> bool:
+        """Whether the predicate is functional, and the graph holds several values of it for the subject."""
+
+    @abstractmethod
     def key(self, node: int) -> str:
         """The string form of a node (`groundwire.kg.terms`)."""
 

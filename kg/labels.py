@@ -8,8 +8,10 @@ from groundwire.kg.terms import Quad, is_iri, literal_parts
 from groundwire.kg.text import key_of, squeeze
 from groundwire.kg.words import LONGEST_KEY, is_cased
 
-# Preference, then the label itself: the smallest is taken, so that the choice never depends on the order of triples.
+# Ranks of language and predicate, then the label itself: the smallest is taken, so that the choice never depends on the
+# order of triples.
 Preference = tuple[int, int, str]
+_NO_LANGUAGE = 1 << 20
 
 
 class LabelRules:
@@ -22,7 +24,11 @@ class LabelRules:
         self.schema_classes = frozenset(settings.schema_classes)
         self.descriptions = frozenset(settings.description_predicates)
         self._ranks = self.names | {iri: rank for rank, iri in enumerate(settings.description_predicates)}
-        self._languages = {language: rank for rank, language in enumerate(settings.languages)}
+        self._languages = {language.lower(): 2 * rank for rank, language in enumerate(settings.languages)}
+        for language, rank in list(self._languages.items()):
+            # Lookup of RFC 4647, section 3.4: who asks for pt-BR takes pt before another language.
+            self._languages.setdefault(language.split("-")[0], rank + 1)
+        self.fusing = frozenset(settings.fusion_predicates)
 
     def preference(self, predicate: str, literal: str) -> Preference | None:
         """How much the object of a naming triple is wanted as the label, or of a describing one as the description.
@@ -33,8 +39,9 @@ class LabelRules:
         label = squeeze(value)
         if not label:
             return None
-        rank = self._languages.get(language, self._languages.get(language.split("-")[0], len(self._languages)))
-        return self._ranks[predicate], rank, label
+        rank = self._languages.get(language, self._languages.get(language.split("-")[0], _NO_LANGUAGE))
+        # The language first: who reads English wants the English rdfs:label, not the German skos:prefLabel.
+        return rank, self._ranks[predicate], label
 
     def schema_terms(self, quad: Quad) -> tuple[str, ...]:
         """The terms that a quad shows to be schema: its predicate, and the object (or subject) of rdf:type."""

@@ -163,7 +163,7 @@ def _mention(
         return None
     start, end = words.starts[reading.first], words.ends[reading.last - 1]
     scale = _calibration(sum(scores))
-    shown = tuple(Candidate(key, index.label(node), score * scale) for score, key, node in ranked)
+    shown = tuple(Candidate(key, index.label(node), score * scale, index.same_as(node)) for score, key, node in ranked)
     return Mention(start, end, text[start:end], shown), tuple(node for _, _, node in ranked)
 
 

@@ -35,6 +35,8 @@ _log = logging.getLogger("groundwire.kg")
 class RdflibRetriever(IndexRetriever):
     """A `Retriever` on a live graph. `hashes` are the sources' hashes where the caller knows them.
 
+    It fuses entities as the settings say, and never infers: `open_graph` makes a copy with what `entailment` asks for.
+
     Every method raises `GraphTimeoutError` when the store takes longer than `options.request_seconds`, and
     `GraphUnavailableError` when it fails; only a store outside this process' memory is watched so.
     """
@@ -205,11 +207,25 @@ class RdflibIndex(GraphIndex):
 
     def find(self, iri: str) -> int | None:
         """The node of an IRI, None when unknown."""
+        fusion = self._scan.fusion
+        iri = fusion.of(iri)
         if iri in self._numbers:
             return self._numbers[iri]
-        # The cache holds quads; any one says that the graph holds the IRI.
-        held = self._cache.get(("?", iri), lambda: {(iri, "", "", "")} if self._source.holds(iri) else set())
+
+        def ask() -> set[Quad]:
+            found = any(self._source.holds(member) for member in (iri, *fusion.iris(iri)))
+            return {(iri, "", "", "")} if found else set()
+
+        held = self._cache.get(("?", iri), ask)  # it holds quads; any one says that the graph holds the IRI
         return self._number(iri) if held else None
+
+    def same_as(self, node: int) -> tuple[str, ...]:
+        """The other IRIs of a fused entity."""
+        return self._scan.fusion.iris(self._strings[node])
+
+    def conflicting(self, subject: int, predicate: int) -> bool:
+        """Whether subject and predicate are in conflict."""
+        return (self._strings[subject], self._strings[predicate]) in self._scan.conflicts
 
     def key(self, node: int) -> str:
         """The string form of a node."""
@@ -242,16 +258,21 @@ class RdflibIndex(GraphIndex):
         return Facts(columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])
 
     def _pattern(self, node: int, as_subject: bool) -> set[Quad]:
-        """The distinct evidence quads that have the node as subject, or as object."""
-        key = self._strings[node]
-        ask: Callable[[str], set[Quad]] = self._source.outgoing if as_subject else self._source.incoming
-        found = self._cache.get(("s" if as_subject else "o", key), lambda: ask(key))
-        skipped = self.settings.naming_predicates
-        quads = {quad for quad in found if quad[1] not in skipped}
+        """The distinct evidence quads that have the node, or a term fused with it, as subject or as object."""
+        first, fusion, skipped = self._strings[node], self._scan.fusion, self.settings.naming_predicates
+        quads: set[Quad] = set()
+        for key in (first, *fusion.members.get(first, ())):
+            quads.update(quad for quad in self._asked(key, as_subject) if quad[1] not in skipped)
+        if fusion.canonical:
+            quads = {(fusion.of(s), fusion.of(p), fusion.of(o), g) for s, p, o, g in quads}
         for s, p, o, _ in quads:
             for term in (s, p, o):
                 self._number(term)
         return quads
+
+    def _asked(self, key: str, as_subject: bool) -> set[Quad]:
+        ask: Callable[[str], set[Quad]] = self._source.outgoing if as_subject else self._source.incoming
+        return self._cache.get(("s" if as_subject else "o", key), lambda: ask(key))
 
     def _graph_number(self, name: str) -> int:
         number = self._graph_numbers.get(name)

@@ -7,13 +7,15 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
 import pyoxigraph as ox
 import rdflib
+from rdflib.store import Store
 
+from groundwire.kg.endpoint import Endpoint
 from groundwire.kg.errors import SourceError
 from groundwire.kg.guard import guarded
 from groundwire.kg.terms import Quad, literal_key
@@ -34,7 +36,9 @@ FORMATS = {
     ".n3": ox.RdfFormat.N3,
 }
 _BLOCK = 1 << 20
-Source = str | os.PathLike[str] | rdflib.Graph
+# A file, an endpoint's URL, a graph or data set of rdflib in any store, the store itself, or an endpoint with options.
+Source = str | os.PathLike[str] | rdflib.Graph | Store | Endpoint
+FileOrGraph = str | os.PathLike[str] | rdflib.Graph
 
 
 def rdf_format(path: Path) -> ox.RdfFormat:
@@ -52,7 +56,7 @@ def is_rdf_file(path: Path) -> bool:
     return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower() in FORMATS
 
 
-def read_quads(source: Source) -> Iterator[Quad]:
+def read_quads(source: FileOrGraph) -> Iterator[Quad]:
     """Stream the quads of a file or of an rdflib graph, in the order in which the source gives them.
 
     Blank nodes of a file are named `b0`, `b1`, … in the order in which they come: the same file gives the same names.
@@ -63,7 +67,7 @@ def read_quads(source: Source) -> Iterator[Quad]:
     return _file_quads(Path(source), "")
 
 
-def read_all(sources: Iterable[Source]) -> Iterator[Quad]:
+def read_all(sources: Iterable[FileOrGraph]) -> Iterator[Quad]:
     """Stream the quads of several sources; blank nodes of one file never meet those of another."""
     sources = list(sources)
     for number, source in enumerate(sources):
@@ -128,13 +132,30 @@ def _open(path: Path) -> IO[bytes]:
         raise SourceError(f"{path}: can't be opened: {error.strerror or error}; check the path") from error
 
 
+def as_graph(source: object) -> rdflib.Graph | None:
+    """The graph of an rdflib graph or store, with named graphs where the store tells them; None for anything else."""
+    if isinstance(source, rdflib.Graph):
+        return source
+    if not isinstance(source, Store):
+        return None
+    from rdflib.plugins.stores.sparqlstore import SPARQLStore  # noqa: PLC0415 - loads an HTTP client
+
+    # rdflib's SPARQLStore says it knows graphs, but doesn't tell a triple's graph: `Endpoint` reads those.
+    named = source.graph_aware and not isinstance(source, SPARQLStore)
+    return rdflib.Dataset(store=source) if named else rdflib.Graph(store=source)
+
+
 def _graph_quads(graph: rdflib.Graph) -> Iterator[Quad]:
-    if isinstance(graph, rdflib.Dataset):
-        for s, p, o, name in graph.quads((None, None, None, None)):
-            yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
-    else:
-        for s, p, o in graph.triples((None, None, None)):
-            yield node_key(s), node_key(p), node_key(o), ""
+    try:
+        if isinstance(graph, rdflib.Dataset):
+            for s, p, o, name in graph.quads((None, None, None, None)):
+                yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
+        else:
+            for s, p, o in graph.triples((None, None, None)):
+                yield node_key(s), node_key(p), node_key(o), ""
+    except (OSError, ValueError) as error:  # rdflib's SPARQLStore raises ValueError when nothing answers
+        store = type(graph.store).__name__
+        raise SourceError(f"the rdflib store {store} can't be read: {error}; is what it reads from there?") from error
 
 
 def graph_key(dataset: rdflib.Graph, name: Any) -> str:
@@ -156,15 +177,20 @@ def node_key(node: Any) -> str:
     raise SourceError(f"the graph holds {node!r}, which is no IRI, blank node or literal")
 
 
-def load_dataset(paths: Sequence[str | os.PathLike[str]]) -> rdflib.Dataset:
-    """Read RDF files into an rdflib `Dataset` on an in-memory Oxigraph store.
+def load_dataset(paths: Sequence[FileOrGraph]) -> rdflib.Dataset:
+    """Read RDF files into an rdflib `Dataset` on an in-memory Oxigraph store. Raises `SourceError`."""
+    return to_dataset(read_all(paths))
 
-    The Oxigraph store keeps numbers and dates in canonical form (`042` becomes `42`). Raises `SourceError`.
+
+def to_dataset(quads: Iterable[Quad]) -> rdflib.Dataset:
+    """Put quads into an rdflib `Dataset` on an in-memory Oxigraph store.
+
+    The Oxigraph store keeps numbers and dates in canonical form (`042` becomes `42`).
     """
     from oxrdflib import OxigraphStore  # noqa: PLC0415 - only this function needs it
 
     store = ox.Store()
-    store.bulk_extend(to_oxigraph(quad) for quad in read_all(paths))
+    store.bulk_extend(to_oxigraph(quad) for quad in quads)
     return rdflib.Dataset(store=OxigraphStore(store=store))
 
 
@@ -200,26 +226,48 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def graph_hash(graph: rdflib.Graph) -> str:
-    """SHA-256-based hash of the quads of an rdflib graph, hexadecimal, whatever their order.
+class SumHash:
+    """A hash of many items, whatever their order, without sort or copy.
 
-    It is the sum of each quad's SHA-256 modulo 2^256 (AdHash, Bellare and Micciancio 1997): no sort, no copy.
+    It is the sum of each item's SHA-256 modulo 2^256 (AdHash, Bellare and Micciancio 1997).
     """
-    total = 0
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def add(self, item: bytes) -> None:
+        """Count an item in."""
+        self._total += int.from_bytes(hashlib.sha256(item).digest())
+
+    def hexdigest(self) -> str:
+        """The hash of what was added, hexadecimal."""
+        return f"{self._total % (1 << 256):064x}"
+
+
+def graph_hash(graph: rdflib.Graph) -> str:
+    """`SumHash` of the quads of an rdflib graph, hexadecimal."""
+    digest = SumHash()
     for quad in _graph_quads(graph):
-        total += int.from_bytes(hashlib.sha256("\0".join(quad).encode()).digest())
-    return f"{total % (1 << 256):064x}"
+        digest.add("\0".join(quad).encode())
+    return digest.hexdigest()
 
 
-def source_hashes(sources: Sequence[Source]) -> dict[str, str]:
-    """The hash of each source by its name: the file's name, or `graph` for one in memory; numbered when repeated."""
+def source_hashes(sources: Sequence[FileOrGraph], given: Mapping[int, tuple[str, str]] | None = None) -> dict[str, str]:
+    """The hash of each source by its name: the file's name, or `graph` for one of rdflib; numbered when repeated.
+
+    `given` holds name and hash of some sources, by place.
+    """
     hashes: dict[str, str] = {}
-    for source in sources:
-        in_memory = isinstance(source, rdflib.Graph)
-        name = base = "graph" if in_memory else Path(cast(str, source)).name
-        count = 1
+    for place, source in enumerate(sources):
+        if given and place in given:
+            base, digest = given[place]
+        elif isinstance(source, rdflib.Graph):
+            base, digest = "graph", graph_hash(source)
+        else:
+            base, digest = Path(source).name, file_hash(Path(source))
+        name, count = base, 1
         while name in hashes:
             count += 1
             name = f"{base} ({count})"
-        hashes[name] = graph_hash(cast(rdflib.Graph, source)) if in_memory else file_hash(Path(cast(str, source)))
+        hashes[name] = digest
     return hashes

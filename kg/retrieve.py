@@ -70,7 +70,9 @@ class IndexRetriever:
         evidence = []
         for (subject, predicate, obj, graph), score in zip(rows, scores, strict=True):
             s, p, o = term(subject), term(predicate), term(obj)
-            evidence.append(Evidence(s, p, o, graph_name(graph), verbalise(s.label, p.label, o.label), score))
+            said = verbalise(s.label, p.label, o.label)
+            conflicting = self.index.conflicting(subject, predicate)
+            evidence.append(Evidence(s, p, o, graph_name(graph), said, score, conflicting))
         return evidence
 
 

@@ -1,8 +1,11 @@
 """One pass over a graph: labels, what `lookup` and `spellings` read, and word statistics, in dictionaries."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from groundwire.kg.conflicts import find_conflicts, functional_predicates
+from groundwire.kg.fuse import Fusion, make_fusion
 from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import (
@@ -30,12 +33,59 @@ def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | 
         chosen[owner] = preference
 
 
+@dataclass(slots=True)
+class _Gathered:
+    """What one pass over the quads gives."""
+
+    triples: set[Quad] = field(default_factory=set)
+    labels: list[tuple[str, str, int]] = field(default_factory=list)
+    preferred: dict[str, Preference] = field(default_factory=dict)
+    described: dict[str, Preference] = field(default_factory=dict)
+    schema: set[str] = field(default_factory=set)
+    same: list[tuple[str, str]] = field(default_factory=list)
+
+    def fuse(self, fusion: Fusion) -> None:
+        """Say everything of the terms that stand for others."""
+        of = fusion.of
+        self.triples = {(of(s), of(p), of(o), g) for s, p, o, g in self.triples}
+        self.labels = [(label, of(s), kind) for label, s, kind in self.labels]
+        self.schema = set(map(of, self.schema))
+        for chosen in (self.preferred, self.described):
+            own = list(chosen.items())
+            chosen.clear()
+            for key, preference in own:
+                _prefer(chosen, of(key), preference)
+
+
+def _gather(quads: Iterable[Quad], rules: LabelRules) -> _Gathered:
+    got = _Gathered()
+    for quad in quads:
+        s, p, o, _ = quad
+        got.schema.update(rules.schema_terms(quad))
+        if p not in rules.not_evidence:
+            got.triples.add(quad)
+        elif p in rules.fusing:
+            got.same.append((s, o))
+        elif not o.startswith('"'):
+            continue
+        elif p in rules.names or p in rules.alternatives:
+            label = squeeze(literal_parts(o)[0])
+            if p in rules.names:
+                _prefer(got.preferred, s, rules.preference(p, o))
+            got.labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
+        elif p in rules.descriptions:
+            _prefer(got.described, s, rules.preference(p, o))
+    return got
+
+
 class Scan:
     """What a graph held when it was read; nothing changes it afterwards.
 
     `labels` and `descriptions` are by term. `key_texts` are the folded labels in order, `keys` their numbers by the
     label without spaces, `postings` the (entity, kind + 2 * shape) of each. `parts` and `spellings` are by part and by
     form; `frequency` counts the triples that hold each stem, `lower` is how often a word stands in lower case.
+    `fusion` tells which terms are one entity; all else is in the terms that stand for them. `conflicts` are the
+    (subject, functional predicate) with several values; of a graph that is not read whole, none are known.
     `content` is a hash of the quads: the same when they are, in whatever order.
 
     Args:
@@ -55,26 +105,15 @@ class Scan:
         rules = LabelRules(settings)
         contents = source.contents(rules)
         content_hash = ContentHash(blank_nodes=not source.remote)
-        preferred: dict[str, Preference] = {}
-        described: dict[str, Preference] = {}
-        labels: list[tuple[str, str, int]] = []
-        schema: set[str] = set(contents.schema)
-        triples: set[Quad] = set()
-        for quad in content_hash.over(contents.quads):
-            s, p, o, _ = quad
-            schema.update(rules.schema_terms(quad))
-            if p not in rules.not_evidence:
-                triples.add(quad)
-            elif not o.startswith('"'):
-                continue
-            elif p in rules.names or p in rules.alternatives:
-                label = squeeze(literal_parts(o)[0])
-                if p in rules.names:
-                    _prefer(preferred, s, rules.preference(p, o))
-                labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
-            elif p in rules.descriptions:
-                _prefer(described, s, rules.preference(p, o))
-        self.labels = {key: label for key, (_, _, label) in preferred.items()}
+        got = _gather(content_hash.over(contents.quads), rules)
+        got.schema.update(contents.schema)
+        self.fusion = make_fusion(got.same, got.preferred.get, settings)
+        if self.fusion.canonical:
+            got.fuse(self.fusion)
+        triples, labels = got.triples, got.labels
+        conflicts = find_conflicts(triples, functional_predicates(triples, settings, self.fusion))
+        self.conflicts = {(conflict.subject, conflict.predicate) for conflict in conflicts}
+        self.labels = {key: label for key, (_, _, label) in got.preferred.items()}
         said = Counter(contents.said)
         for _, p, o, _ in triples:
             said.update((p, o))
@@ -87,9 +126,9 @@ class Scan:
         for key in named:
             for word in label_stems(self.label(key)):
                 self.frequency[word] += said[key]
-        self.descriptions = {key: text for key, (_, _, text) in described.items() if key in named}
+        self.descriptions = {key: text for key, (_, _, text) in got.described.items() if key in named}
         self.lower = self._count_words(used)
-        linkable = {key for key in used if is_iri(key)} - schema
+        linkable = {key for key in used if is_iri(key)} - got.schema
         self._index_names([(label, s, kind) for label, s, kind in labels if s in linkable])
         self.entities = {owner for postings in self.postings for owner, _ in postings}
         self.content = content_hash.hexdigest()

@@ -17,7 +17,12 @@ FOAF = "http://xmlns.com/foaf/0.1/"
 DCTERMS = "http://purl.org/dc/terms/"
 DC = "http://purl.org/dc/elements/1.1/"
 WDT = "http://www.wikidata.org/prop/direct/"
+XSD = "http://www.w3.org/2001/XMLSchema#"
+INFERRED_GRAPH = "urn:groundwire:inferred"
 RDF_TYPE = RDF + "type"
+OWL_SAME_AS = OWL + "sameAs"
+# What these say is fixed by their specifications: never fused, and nothing inferred about them is news.
+VOCABULARIES = (RDF, RDFS, OWL, SKOS, XSD)
 
 # Terms that say how data is written, not what is so.
 _SCHEMA_CLASSES = (
@@ -37,10 +42,14 @@ _SCHEMA_CLASSES = (
 class GraphSettings:
     """Which predicates name, describe, or are left out, and how much is looked at.
 
-    The order of `label_predicates` and of `languages` is the order of preference for the label that people read; an
-    empty language stands for literals without a language tag. `ignored_predicates` are no evidence.
-    `vectors` is the digest of the word vectors that triples are ranked with, empty without; compiler and retrievers set
-    it. `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
+    The order of `languages`, then that of `label_predicates`, is the order of preference for the label that people read
+    (and so for descriptions); languages are BCP 47 tags, `en` stands for `en-GB` too, `pt-BR` for `pt` if there is
+    none, and an empty one for literals without a tag. `ignored_predicates` are no evidence. `fusion_predicates` say
+    that two terms are one entity (none: no fusion), `fusion_limit` bounds its IRIs (`groundwire.kg.fuse`).
+    `functional_predicates` have one value each, as those that the graph declares an `owl:FunctionalProperty`
+    (`groundwire.kg.conflicts`). `entailment` is `rdfs`, `owlrl` or empty (`groundwire.kg.reason`). `vectors` is the
+    digest of the word vectors that triples are ranked with, empty without; compiler and retrievers set it.
+    `outgoing_limit` and `incoming_limit` bound the triples of one entity that are ranked.
     """
 
     label_predicates: tuple[str, ...] = (
@@ -83,6 +92,10 @@ class GraphSettings:
     )
     schema_classes: tuple[str, ...] = _SCHEMA_CLASSES
     languages: tuple[str, ...] = ("en", "")
+    fusion_predicates: tuple[str, ...] = (OWL_SAME_AS, SKOS + "exactMatch")
+    fusion_limit: int = 64
+    functional_predicates: tuple[str, ...] = ()
+    entailment: str = ""
     vectors: str = ""
     outgoing_limit: int = 1024
     incoming_limit: int = 256
@@ -94,9 +107,13 @@ class GraphSettings:
 
     @property
     def naming_predicates(self) -> frozenset[str]:
-        """The predicates whose triples name, describe or are ignored: those that are no evidence."""
+        """The predicates whose triples name, describe, fuse or are ignored: those that are no evidence."""
         return frozenset(
-            self.label_predicates + self.alternative_predicates + self.description_predicates + self.ignored_predicates
+            self.label_predicates
+            + self.alternative_predicates
+            + self.description_predicates
+            + self.ignored_predicates
+            + self.fusion_predicates
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Where the rdflib retriever reads its triples: an rdflib graph in any store, or something that answers like one."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,8 +8,8 @@ from typing import Any
 import rdflib
 
 from groundwire.kg.labels import LabelRules
-from groundwire.kg.read import graph_key, node_key, read_quads
-from groundwire.kg.terms import Quad
+from groundwire.kg.read import SumHash, graph_key, node_key, read_quads
+from groundwire.kg.terms import Quad, is_blank
 from groundwire.kg.time_limit import within_limit
 
 # Stores that answer from this process' memory: they can't hang, and a thread for each pattern would cost more than it.
@@ -112,7 +111,7 @@ class GraphSource(QuadSource):
         return any(self._ask(s, p, o, first=True) for s, p, o in patterns)
 
     def _node(self, key: str) -> Any:
-        return self._nodes.get(key) or rdflib.URIRef(key)
+        return self._nodes.get(key) or (rdflib.BNode(key[2:]) if is_blank(key) else rdflib.URIRef(key))
 
     def _ask(self, s: Any, p: Any, o: Any, first: bool = False) -> set[Quad]:
         def read() -> set[Quad]:
@@ -140,16 +139,16 @@ class ContentHash:
     """Hash of quads in any order, taken while they are read: as `groundwire.kg.read.graph_hash`."""
 
     def __init__(self, blank_nodes: bool) -> None:
-        self._total = 0
+        self._hash = SumHash()
         self._blank_nodes = blank_nodes  # whether their names mean something from one scan to the next
 
     def over(self, quads: Iterable[Quad]) -> Iterator[Quad]:
         """The quads, as they are added to the hash."""
         for quad in quads:
             told = quad if self._blank_nodes else tuple("_:" if key.startswith("_:") else key for key in quad)
-            self._total += int.from_bytes(hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).digest())
+            self._hash.add("\0".join(told).encode("utf-8", "surrogatepass"))
             yield quad
 
     def hexdigest(self) -> str:
         """The hash, hexadecimal."""
-        return f"{self._total % (1 << 256):064x}"
+        return self._hash.hexdigest()

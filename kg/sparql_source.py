@@ -35,11 +35,6 @@ _EVERYWHERE = "{ %s } UNION { GRAPH ?g { %s } }"
 Row = dict[str, str]
 
 
-def is_endpoint(source: object) -> bool:
-    """Whether the source is the URL of an endpoint, not a path."""
-    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-
-
 class SparqlSource(QuadSource):
     """The endpoint at `url`; `http://user:password@host/…` sends both as HTTP Basic.
 
@@ -70,7 +65,8 @@ class SparqlSource(QuadSource):
         if total <= self._options.whole_triples:
             return Contents(self._pages(everything))
         naming = " ".join(f"<{iri}>" for iri in sorted(rules.not_evidence))
-        named = f"VALUES ?p {{ {naming} }} ?s ?p ?o FILTER(isLiteral(?o))"
+        fusing = ", ".join(f"<{iri}>" for iri in sorted(rules.fusing))
+        named = f"VALUES ?p {{ {naming} }} ?s ?p ?o FILTER(isLiteral(?o) || ?p IN ({fusing}))"
         said = {
             row["p"]: int(literal_parts(row["n"])[0])
             for row in self._rows(

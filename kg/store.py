@@ -9,16 +9,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyoxigraph as ox
 
-from groundwire.kg.compile import Progress
 from groundwire.kg.errors import StoreError
 from groundwire.kg.format import put_in_place
-from groundwire.kg.read import Source, read_all, source_hashes, to_oxigraph
+from groundwire.kg.prepare import Prepared, Progress, prepared
+from groundwire.kg.read import Source, to_oxigraph
+from groundwire.kg.settings import GraphSettings
+from groundwire.kg.terms import Quad
 
 FORMAT_VERSION = 1
 META = "store.json"
@@ -38,16 +40,21 @@ class StoreInfo:
 def compile_store(
     sources: Sequence[Source], out: str | os.PathLike[str], progress: Progress | None = None
 ) -> StoreInfo:
-    """Write RDF files or rdflib graphs to the query store `out`, which is replaced as a whole when it exists.
+    """Write RDF files, rdflib graphs or stores, or endpoints to the query store `out`.
 
-    `progress` is called with the name of the step and how many quads it has done. Raises `SourceError` for input that
-    can't be read and `StoreError` when `out` can't be written.
+    It is replaced as a whole when it exists. `progress` is called with the name of the step and how many quads it has
+    done. Raises `SourceError` for input that can't be read and `StoreError` when `out` can't be written.
     """
     out = Path(out)
     if out.exists() and not (out / META).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} exists and is no query store; choose another folder")
     report = progress or (lambda step, count: None)
-    hashes = source_hashes(sources)
+    with prepared(sources, GraphSettings(), report) as ready:
+        return _write(ready, out, report)
+
+
+def _write(ready: Prepared, out: Path, report: Progress) -> StoreInfo:
+    hashes = ready.hashes
     version = hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
     folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -55,7 +62,7 @@ def compile_store(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         store = ox.Store(folder / DATABASE)
-        store.bulk_extend(_quads(sources, report))
+        store.bulk_extend(_quads(ready.quads(), report))
         report("optimize", 0)
         store.optimize()
         store.flush()
@@ -93,9 +100,9 @@ def store_info(path: Path) -> StoreInfo:
     return info
 
 
-def _quads(sources: Sequence[Source], report: Progress) -> Iterator[ox.Quad]:
+def _quads(quads: Iterable[Quad], report: Progress) -> Iterator[ox.Quad]:
     count = 0
-    for count, quad in enumerate(read_all(sources), 1):
+    for count, quad in enumerate(quads, 1):
         yield to_oxigraph(quad)
         if count % _REPORT_EVERY == 0:
             report("store", count)

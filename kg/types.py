@@ -25,11 +25,12 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An entity that a mention may mean: IRI, preferred label, and confidence in [0, 1]."""
+    """An entity that a mention may mean: IRI, preferred label, confidence in [0, 1], and its other IRIs, sorted."""
 
     entity: str
     label: str
     score: float
+    same_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Evidence:
     """A triple that bears on a text.
 
     `graph` is the IRI of the named graph that states it, empty for the default graph.
-    `text` is the triple in words. `relevance` is in [0, 1].
+    `text` is the triple in words. `relevance` is in [0, 1]. `conflicting` says that the predicate allows one value, and
+    the graph holds several for this subject.
     """
 
     subject: Term
@@ -74,6 +76,7 @@ class Evidence:
     graph: str
     text: str
     relevance: float
+    conflicting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from groundwire.kg.endpoint import is_endpoint
 from groundwire.kg.source import LiveOptions
-from groundwire.kg.sparql_source import is_endpoint
 from groundwire.server.errors import ConfigurationError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]

@@ -35,7 +35,9 @@ def to_mentions(mentions: Iterable[Mention]) -> list[knowledge_pb2.Mention]:
             label=mention.label,
             score=mention.score,
             candidates=[
-                knowledge_pb2.Candidate(entity=candidate.entity, label=candidate.label, score=candidate.score)
+                knowledge_pb2.Candidate(
+                    entity=candidate.entity, label=candidate.label, score=candidate.score, same_as=candidate.same_as
+                )
                 for candidate in mention.candidates
             ],
         )
@@ -53,6 +55,7 @@ def to_evidence(evidence: Iterable[Evidence]) -> list[knowledge_pb2.Evidence]:
             graph=triple.graph,
             text=triple.text,
             relevance=triple.relevance,
+            conflicting=triple.conflicting,
         )
         for triple in evidence
     ]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.conformal import prediction_sets
+from groundwire.kg.settings import INFERRED_GRAPH
 from groundwire.kg.types import Evidence, Term
 from groundwire.server.errors import InferenceError
 from groundwire.server.runtime import Outputs
@@ -151,9 +152,17 @@ def share_nearer(quantiles: Floats, distances: Floats) -> Floats:
 
 
 def count_conflicts(evidence: Sequence[Evidence]) -> int:
-    """Subject and predicate pairs for which two named graphs do not state the same objects."""
+    """Subject and predicate pairs for which two named graphs state other objects, or a functional property has several.
+
+    The latter is known from the whole graph (`Evidence.conflicting`), so that one of the values as evidence is enough.
+    What was inferred is no statement of a source of its own.
+    """
+    conflicts = {(triple.subject, triple.predicate) for triple in evidence if triple.conflicting}
     stated: dict[tuple[Term, Term], dict[str, set[Term]]] = defaultdict(lambda: defaultdict(set))
     for triple in evidence:
-        if triple.graph:
+        if triple.graph and triple.graph != INFERRED_GRAPH:
             stated[triple.subject, triple.predicate][triple.graph].add(triple.object)
-    return sum(len({frozenset(objects) for objects in by_graph.values()}) > 1 for by_graph in stated.values())
+    for pair, by_graph in stated.items():
+        if len({frozenset(objects) for objects in by_graph.values()}) > 1:
+            conflicts.add(pair)
+    return len(conflicts)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from groundwire.kg import LiveOptions
-from groundwire.kg.sparql_source import is_endpoint
+from groundwire.kg.endpoint import is_endpoint
 
 _DEFAULT = LiveOptions()
 

@@ -97,22 +97,28 @@ class Candidate(_message.Message):
     ENTITY_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    SAME_AS_FIELD_NUMBER: _builtins.int
     entity: _builtins.str
     """Absolute IRI of the entity."""
     label: _builtins.str
     """Preferred label of the entity."""
     score: _builtins.float
     """Confidence that the mention means this entity, in [0, 1]."""
+    @_builtins.property
+    def same_as(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other absolute IRIs of the same entity (owl:sameAs, skos:exactMatch), sorted; mostly none."""
+
     def __init__(
         self,
         *,
         entity: _builtins.str = ...,
         label: _builtins.str = ...,
         score: _builtins.float = ...,
+        same_as: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "label", b"label", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "label", b"label", "same_as", b"same_as", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,6 +185,7 @@ class Evidence(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     RELEVANCE_FIELD_NUMBER: _builtins.int
     CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    CONFLICTING_FIELD_NUMBER: _builtins.int
     graph: _builtins.str
     """Absolute IRI of the named graph that states the triple; empty for the default graph."""
     text: _builtins.str
@@ -189,6 +196,8 @@ class Evidence(_message.Message):
     """Probability of the predicted label with all evidence minus that without this triple, in [-1, 1].
     Set only when the request asked for contributions.
     """
+    conflicting: _builtins.bool
+    """Whether the predicate allows one value, and the graph holds several for this subject."""
     @_builtins.property
     def subject(self) -> Global___Term:
         """Subject: an IRI or blank node."""
@@ -211,10 +220,11 @@ class Evidence(_message.Message):
         text: _builtins.str = ...,
         relevance: _builtins.float = ...,
         contribution: _builtins.float | None = ...,
+        conflicting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_contribution", b"_contribution", "contribution", b"contribution", "object", b"object", "predicate", b"predicate", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contribution", b"_contribution", "contribution", b"contribution", "graph", b"graph", "object", b"object", "predicate", b"predicate", "relevance", b"relevance", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contribution", b"_contribution", "conflicting", b"conflicting", "contribution", b"contribution", "graph", b"graph", "object", b"object", "predicate", b"predicate", "relevance", b"relevance", "subject", b"subject", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__contribution: _TypeAlias = _typing.Literal["contribution"]  # noqa: Y015
     _WhichOneofArgType__contribution: _TypeAlias = _typing.Literal["_contribution", b"_contribution"]  # noqa: Y015

@@ -639,8 +639,9 @@ class KnowledgeUncertainty(_message.Message):
     link_confidence: _builtins.float
     """Mean score of the mentions, in [0, 1]; 1 when the request named the entities, 0 when nothing was linked."""
     conflicts: _builtins.int
-    """Subject and predicate pairs in the evidence for which different named graphs state different sets of objects. The
-    default graph does not count as a source.
+    """Subject and predicate pairs in the evidence for which different named graphs state different sets of objects, or
+    whose evidence is conflicting (several values of a functional property). For the former, the default graph does not
+    count as a source.
     """
     not_in_graph: _builtins.bool
     """Whether the graph holds nothing on the text: no entity linked, or no triple found."""

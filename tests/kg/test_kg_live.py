@@ -207,7 +207,8 @@ def test_a_changed_graph_in_memory_is_another_version_and_the_same_again(cities_
 
 
 def test_a_file_that_was_changed_and_changed_back_has_the_version_of_the_file(cities_file: Path) -> None:
-    from groundwire.kg import load_dataset, source_hashes
+    from groundwire.kg import load_dataset
+    from groundwire.kg.read import source_hashes
 
     dataset = load_dataset([cities_file])
     live = RdflibRetriever(dataset, hashes=source_hashes([cities_file]))

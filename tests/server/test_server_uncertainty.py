@@ -1,13 +1,16 @@
 """Tables of the manifest applied to numbers, and the messages made of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundwire.errors import BundleError, GroundwireError
-from groundwire.kg import CompiledGraphError, Evidence, SourceError, Term, UnknownEntityError
-from groundwire.server.convert import to_term
+from groundwire.kg import Candidate, CompiledGraphError, Evidence, Mention, SourceError, Term, UnknownEntityError
+from groundwire.kg.settings import INFERRED_GRAPH
+from groundwire.server.convert import to_evidence, to_mentions, to_term
 from groundwire.server.errors import InvalidRequestError, QueueFullError, ServerError
 from groundwire.server.status import CODES, status_code, to_status
 from groundwire.server.uncertainty import count_conflicts, share_nearer
@@ -51,6 +54,23 @@ def test_conflicts_are_between_named_graphs() -> None:
     assert count_conflicts([triple("s", "p", "1", a), triple("s", "q", "2", b), triple("t", "p", "2", b)]) == 0
     two = [triple("s", p, value, graph) for p in "pq" for value, graph in (("1", a), ("2", b))]
     assert count_conflicts(two) == 2
+
+
+def test_conflicts_of_functional_properties_count_once_and_inferences_not() -> None:
+    a = "urn:g:a"
+    marked = replace(triple("s", "p", "1", a), conflicting=True)
+    assert count_conflicts([marked]) == 1
+    assert count_conflicts([marked, triple("s", "p", "2", "urn:g:b")]) == 1
+    assert count_conflicts([marked, replace(marked, predicate=Term("iri", "q", "q"), graph="")]) == 2
+    assert count_conflicts([triple("s", "p", "1", a), triple("s", "p", "2", INFERRED_GRAPH)]) == 0
+
+
+def test_what_the_wire_says_of_fused_entities_and_conflicts() -> None:
+    fused, other = Candidate("urn:a", "Wien", 0.5, ("urn:b", "urn:c")), Candidate("urn:d", "Wien", 0.25)
+    [sent] = to_mentions([Mention(0, 4, "Wien", (fused, other))])
+    assert [list(candidate.same_as) for candidate in sent.candidates] == [["urn:b", "urn:c"], []]
+    facts = to_evidence([replace(triple("s", "p", "1", ""), conflicting=True), triple("s", "p", "1", "")])
+    assert [fact.conflicting for fact in facts] == [True, False]
 
 
 def test_terms() -> None:
