@@ -77,8 +77,8 @@ def open_graph(
     """Open a compiled folder with the compiled retriever, or sources with the rdflib retriever.
 
     Sources are what `compile_graph` takes. `settings` and `options` count for them only: a compiled folder holds its
-    own. They are read once, into memory, but for the URL of an endpoint, alone, and for a single graph or store of rdflib,
-    which stay live as long as nothing is inferred. Raises `CompiledGraphError` for a folder that is not whole,
+    own. They are read once, into memory, but for the URL of an endpoint alone, and for a single graph or store of
+    rdflib, which stay live as long as nothing is inferred. Raises `CompiledGraphError` for a folder that is not whole,
     `SourceError` for RDF that can't be read, and `GraphUnavailableError` or `GraphTimeoutError` for an endpoint that
     does not answer.
     """
