@@ -25,7 +25,7 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | part_hash, part_key | (q,) u8, u4 | hash of each part of a label, rising, and the label's key |
 | key_filter | (b / 8,) u1 | Bloom filter (one hash) of keys and parts: most word sequences of a text are neither |
 | label_words | v strings | words of the labels that misspellings are looked for, in alphabetic order |
-| spelling_hash, spelling_word | (d,) u8, u4 | hash of each word with at most one letter left out, rising; its word |
+| spelling_hash, spelling_word | (d,) u8, u4 | hash of each word less one letter (a long one: two), rising; its word |
 | lower_hash, lower_count | (l,) u8, u4 | hash of each word in lower case or alone in the texts, rising; how often |
 | about_offset, about | (n + 1,) i8, u4 | distinct stems of each entity's description, as places in the vocabulary |
 | key_posting | (k + 1,) u8 | first place of each key in the postings |
@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.errors import CompiledGraphError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 META = "meta.json"
 _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.settings import GraphSettings
+from groundwire.kg.spell import Spelling
 from groundwire.kg.terms import make_term
 from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Floats32, WordVectors
@@ -74,8 +75,11 @@ class GraphIndex(ABC):
         """The entities of a key, ordered by IRI."""
 
     @abstractmethod
-    def spellings(self, words: Sequence[str]) -> list[list[str]]:
-        """For each word the label words one slip away, in alphabetic order; none for a word that labels hold."""
+    def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
+        """For each word the label words one slip away, or two, with that number; none for a word that labels hold.
+
+        Those that are fewest slips away only, in alphabetic order.
+        """
 
     @abstractmethod
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Spans of a text that may be labels: as written, split or joined otherwise, a part of a label, misspelt by one letter.
+"""Spans of a text that may be labels: as written, split or joined otherwise, a part of a label, misspelt.
 
 Words are compared without the spaces between them, so "Cobian RAT" is found as "CobianRAT" and "in rain bows" as
 "In Rainbows". A word that no label holds is tried again in the spellings that labels do hold.
@@ -152,13 +152,13 @@ def _variants(
         return
     spellings = index.spellings([chunk[place] for place in doubtful])
     corrected = {place: found[:_MOST_SPELLINGS] for place, found in zip(doubtful, spellings, strict=True) if found}
-    best = [corrected[place][0] if place in corrected else word for place, word in enumerate(chunk)]
+    best = [corrected[place][0][1] if place in corrected else word for place, word in enumerate(chunk)]
     variants = 0
     for place, found in corrected.items():
-        for spelling in found:
+        for slips, spelling in found:
             if variants >= _MOST_VARIANTS:
                 return
             variants += 1
-            yield [*chunk[:place], spelling, *chunk[place + 1 :]], place, 1
+            yield [*chunk[:place], spelling, *chunk[place + 1 :]], place, slips
             if len(corrected) > 1:
-                yield [*best[:place], spelling, *best[place + 1 :]], place, 2
+                yield [*best[:place], spelling, *best[place + 1 :]], place, slips + 1

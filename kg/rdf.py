@@ -21,7 +21,7 @@ from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.scan import Scan
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.source import GraphSource, LiveOptions, QuadSource
-from groundwire.kg.spell import deletions, neighbours
+from groundwire.kg.spell import Spelling, corrections, written_forms
 from groundwire.kg.terms import Quad
 from groundwire.kg.time_limit import time_limit
 from groundwire.kg.types import Evidence, Grounding, Mention
@@ -181,16 +181,12 @@ class RdflibIndex(GraphIndex):
         """The entities of a key, ordered by IRI."""
         return self._postings[key]
 
-    def spellings(self, words: Sequence[str]) -> list[list[str]]:
-        """For each word the label words one slip away; none for a word that labels hold."""
-        found: list[list[str]] = []
-        for word in words:
-            if word in self._spellings.get(word, ()):
-                found.append([])
-            else:
-                others = {other for form in deletions(word) for other in self._spellings.get(form, ())}
-                found.append(sorted(other for other in others if neighbours(word, other)))
-        return found
+    def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
+        """For each word the nearest label words; none for a word that labels hold."""
+        return [
+            corrections(word, {other for form in written_forms(word) for other in self._spellings.get(form, ())})
+            for word in words
+        ]
 
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
         """How often each word stands in lower case in the graph's own texts."""

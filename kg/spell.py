@@ -1,14 +1,21 @@
-"""Words one slip of the pen apart.
+"""Words one slip of the pen apart; long ones, two.
 
 Two words are neighbours when one inserted, deleted, changed or swapped letter makes one the other (Damerau 1964). Such
 words have a common form with at most one letter left out of each, so a table of those forms finds them without trying
-every word (symmetric delete, Garbe 2012).
+every word (symmetric delete, Garbe 2012). Words of eight letters or more stand in the table with two letters left out
+too: two slips leave enough of them.
 """
 
 import re
+from collections.abc import Iterable
+from itertools import combinations
 
 _DIGITS = re.compile(r"\d")
 SHORTEST, LONGEST = 4, 32  # code points: shorter words have too many neighbours, longer ones are no words
+SHORTEST_FOR_TWO, LONGEST_FOR_TWO = 8, 20  # the same for two slips; the forms grow with the square of the letters
+
+# How many slips a spelling is from the word as written, and the spelling.
+Spelling = tuple[int, str]
 
 
 def spellable(word: str) -> bool:
@@ -16,9 +23,31 @@ def spellable(word: str) -> bool:
     return SHORTEST <= len(word) <= LONGEST and not word.isdigit()
 
 
-def deletions(word: str) -> list[str]:
-    """The word and all forms with one letter left out, each once, in a fixed order."""
-    return list(dict.fromkeys([word, *(word[:place] + word[place + 1 :] for place in range(len(word)))]))
+def deletions(word: str, shortest_for_two: int = SHORTEST_FOR_TWO) -> list[str]:
+    """The word and all forms with one letter left out, or two from a long one, each once, in a fixed order."""
+    forms = [word, *(word[:place] + word[place + 1 :] for place in range(len(word)))]
+    if shortest_for_two <= len(word) <= LONGEST_FOR_TWO:
+        forms += [word[:a] + word[a + 1 : b] + word[b + 1 :] for a, b in combinations(range(len(word)), 2)]
+    return list(dict.fromkeys(forms))
+
+
+def written_forms(word: str) -> list[str]:
+    """The forms under which the words are found that `word` may be a misspelling of: it may lack two letters."""
+    return deletions(word, SHORTEST_FOR_TWO - 2)
+
+
+def corrections(word: str, others: Iterable[str]) -> list[Spelling]:
+    """Those of the words that are fewest slips from `word`, in alphabetic order; none when it is one of them."""
+    found: list[Spelling] = []
+    for other in others:
+        if other == word:
+            return []
+        if neighbours(word, other):
+            found.append((1, other))
+        elif not (found and found[-1][0] == 1) and _two_slips(word, other):
+            found.append((2, other))
+    fewest = min(found, default=(0, ""))[0]
+    return sorted(one for one in found if one[0] == fewest)
 
 
 def neighbours(one: str, other: str) -> bool:
@@ -39,6 +68,24 @@ def neighbours(one: str, other: str) -> bool:
     if one[start + 1 :] == other[start + 1 :]:
         return True
     return one[start : start + 2] == other[start : start + 2][::-1] and one[start + 2 :] == other[start + 2 :]
+
+
+def _two_slips(one: str, other: str) -> bool:
+    """Whether two slips make `one` the long word `other`: optimal string alignment distance of at most 2."""
+    if not SHORTEST_FOR_TWO <= len(other) <= LONGEST_FOR_TWO or abs(len(one) - len(other)) > 2:
+        return False
+    if not _same_digits(one, other):
+        return False
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        last, before, row = before, row, [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+    return row[-1] <= 2
 
 
 def _same_digits(one: str, other: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.kg import CompiledRetriever, Retriever, compile_graph, open_graph
-from groundwire.kg.spell import deletions, neighbours
+from groundwire.kg.spell import corrections, deletions, neighbours, written_forms
 
 E = "http://example.org/"
 NAMES = {"emotet": "Emotet", "bazarloader": "BazarLoader", "chopper": "China Chopper", "agent": "Agent Tesla"}
@@ -46,6 +46,10 @@ def malware(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("Chian Choper", "chopper"),  # one slip in each word
         ("Agnet Telsa", "agent"),
         ("Em\u200bоtte", "emotet"),  # zero width, Cyrillic, and swapped
+        ("BzaarLoadr", "bazarloader"),  # two slips in one long word: swapped and left out
+        ("BazzarLoadeer", "bazarloader"),  # doubled twice
+        ("BzrLoader", "bazarloader"),  # two left out
+        ("BaxarLoafer", "bazarloader"),  # two changed
     ],
 )
 def test_disguised_names_are_found(malware: Retriever, written: str, name: str) -> None:
@@ -60,9 +64,7 @@ def test_other_words_are_not(malware: Retriever, written: str) -> None:
     assert all(mention.entity != E + "emotet" for mention in malware.link(f"They sent {written} by mail."))
 
 
-@given(st.text(alphabet="abcdef", min_size=4, max_size=12), st.integers(0, 1 << 32))
-def test_one_slip_is_always_found_by_a_common_form(word: str, seed: int) -> None:
-    rng = random.Random(seed)
+def slips_of(word: str, rng: random.Random) -> set[str]:
     place, letter = rng.randrange(len(word)), rng.choice("abcdef")
     slips = {
         word[:place] + word[place + 1 :],
@@ -70,7 +72,33 @@ def test_one_slip_is_always_found_by_a_common_form(word: str, seed: int) -> None
         word[:place] + letter + word[place + 1 :],
         word[:place] + word[place : place + 2][::-1] + word[place + 2 :],
     }
-    for slip in slips - {word}:
+    return slips - {word}
+
+
+@given(st.text(alphabet="abcdef", min_size=4, max_size=12), st.integers(0, 1 << 32))
+def test_one_slip_is_always_found_by_a_common_form(word: str, seed: int) -> None:
+    for slip in slips_of(word, random.Random(seed)):
         assert neighbours(slip, word)
         assert neighbours(word, slip)
-        assert set(deletions(slip)) & set(deletions(word))
+        assert set(written_forms(slip)) & set(deletions(word))
+        assert corrections(slip, [word]) == [(1, word)]
+
+
+@given(st.text(alphabet="abcdef", min_size=8, max_size=14), st.integers(0, 1 << 32))
+def test_two_slips_apart_in_a_long_word_are_found(word: str, seed: int) -> None:
+    rng = random.Random(seed)
+    half = len(word) // 2
+    for first in slips_of(word[: half - 1], rng):
+        for second in slips_of(word[half + 1 :], rng):
+            slip = first + word[half - 1 : half + 1] + second
+            assert set(written_forms(slip)) & set(deletions(word))
+            found = corrections(slip, [word])
+            assert found == ([] if slip == word else [(found[0][0], word)])
+            assert not found or found[0][0] in {1, 2}
+
+
+def test_the_nearest_spelling_wins_and_a_known_word_has_none() -> None:
+    assert corrections("reykavik", ["reykjavik", "keykavok"]) == [(1, "reykjavik")]
+    assert corrections("reykjavik", ["reykjavik", "reykjavic"]) == []
+    assert corrections("abcdefgh", ["abcdxxxh"]) == []
+    assert corrections("plan24567", ["plan24578"]) == [], "another number is another code"
