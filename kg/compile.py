@@ -9,8 +9,8 @@ from __future__ import annotations  # array[int] is no class at run time before 
 import gc
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +18,22 @@ from numpy.typing import NDArray
 
 from groundwire.kg.aliases import write_aliases
 from groundwire.kg.compile_fusion import fuse_gathered, write_conflicts
+from groundwire.kg.compile_gather import Gathered, Progress, gather
 from groundwire.kg.compile_names import Names, sort_names, write_descriptions, write_names
-from groundwire.kg.errors import CompiledGraphError, SourceError
+from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
-from groundwire.kg.index import ALTERNATIVE, LABEL
 from groundwire.kg.info import graph_version
-from groundwire.kg.labels import LabelRules, Preference, shape_of
 from groundwire.kg.prepare import prepared
 from groundwire.kg.read import Source
 from groundwire.kg.report import REPORT, report_of
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
-from groundwire.kg.text import squeeze
+from groundwire.kg.terms import Quad, fallback_label, is_iri
 from groundwire.kg.vectors import DIMENSIONS, WordVectors, with_vectors
 from groundwire.kg.words import label_stems
 
-Progress = Callable[[str, int], None]
 _REPORT_EVERY = 100_000
 _BATCH = 10_000
-_MOST_TERMS = (1 << 32) - 2
 
 
 def compile_graph(
@@ -70,7 +66,7 @@ def compile_graph(
                 check(ready.quads())
             # No cycles are made below; scanning millions of strings for them doubles the time.
             gc.disable()
-            gathered = _read(ready.quads(), settings, report)
+            gathered = gather(ready.quads(), settings, report)
             fusion = fuse_gathered(gathered, settings)
             terms, triples = _number(gathered, report)
             counts = _write(folder, gathered, terms, triples, report, vectors)
@@ -92,66 +88,6 @@ def compile_graph(
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """What one pass over the sources gives; numbers are places in `strings`, in the order of first sight."""
-
-    strings: dict[str, int] = field(default_factory=dict)
-    quads: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("I") for _ in range(4)))
-    schema: set[int] = field(default_factory=set)
-    preferred: dict[int, Preference] = field(default_factory=dict)
-    label_owner: array[int] = field(default_factory=lambda: array("I"))
-    label_kind: array[int] = field(default_factory=lambda: array("B"))
-    label_text: list[str] = field(default_factory=list)
-    described: dict[int, Preference] = field(default_factory=dict)
-    same: list[tuple[str, str]] = field(default_factory=list)
-
-
-def _read(quads: Iterable[Quad], settings: GraphSettings, report: Progress) -> _Gathered:
-    rules = LabelRules(settings)
-    got = _Gathered()
-    strings, names, alternatives, skipped = got.strings, rules.names, rules.alternatives, rules.not_evidence
-    add_s, add_p, add_o, add_g = (column.append for column in got.quads)
-    number = strings.setdefault
-    count = 0
-    for count, quad in enumerate(quads, 1):
-        s, p, o, g = quad
-        for term in rules.schema_terms(quad):
-            got.schema.add(number(term, len(strings)))
-        if p not in skipped:
-            add_s(number(s, len(strings)))
-            add_p(number(p, len(strings)))
-            add_o(number(o, len(strings)))
-            add_g(number(g, len(strings)))
-        elif o.startswith('"') and (p in names or p in alternatives):
-            _add_label(got, rules, number(s, len(strings)), p, o)
-        elif o.startswith('"') and p in rules.descriptions:
-            _prefer(got.described, number(s, len(strings)), rules.preference(p, o))
-        elif p in rules.fusing:
-            got.same.append((s, o))
-        if count % _REPORT_EVERY == 0:
-            report("read", count)
-            if len(strings) > _MOST_TERMS:
-                raise SourceError("the graph holds more than 4 billion terms; compile it in parts")
-    report("read", count)
-    return got
-
-
-def _add_label(got: _Gathered, rules: LabelRules, owner: int, predicate: str, literal: str) -> None:
-    label = squeeze(literal_parts(literal)[0])
-    if predicate in rules.names:
-        _prefer(got.preferred, owner, rules.preference(predicate, literal))
-    if label:
-        got.label_owner.append(owner)
-        got.label_kind.append((LABEL if predicate in rules.names else ALTERNATIVE) + 2 * shape_of(label))
-        got.label_text.append(label)
-
-
-def _prefer(chosen: dict[int, Preference], owner: int, preference: Preference | None) -> None:
-    if preference is not None and (owner not in chosen or preference < chosen[owner]):
-        chosen[owner] = preference
-
-
-@dataclass(slots=True)
 class _Terms:
     """The terms of the triples, sorted by string; `place` maps a gathered number to its term, -1 for an unused one."""
 
@@ -160,7 +96,7 @@ class _Terms:
     linkable: NDArray[np.bool_]
 
 
-def _number(got: _Gathered, report: Progress) -> tuple[_Terms, NDArray[np.uint32]]:
+def _number(got: Gathered, report: Progress) -> tuple[_Terms, NDArray[np.uint32]]:
     """Sort terms by string and triples by (subject, predicate, object, graph), each once. Triples have shape (4, m)."""
     report("sort", 0)
     columns = [
@@ -193,7 +129,7 @@ def _number(got: _Gathered, report: Progress) -> tuple[_Terms, NDArray[np.uint32
     return _Terms(keys, place, linkable), triples
 
 
-def _preferred(got: _Gathered, terms: _Terms) -> list[str]:
+def _preferred(got: Gathered, terms: _Terms) -> list[str]:
     """The preferred label of each term; empty when it is the fallback of the term itself."""
     labels = [""] * len(terms.keys)
     for owner, (_, _, label) in got.preferred.items():
@@ -205,7 +141,7 @@ def _preferred(got: _Gathered, terms: _Terms) -> list[str]:
 
 def _write(
     folder: FolderWriter,
-    got: _Gathered,
+    got: Gathered,
     terms: _Terms,
     triples: NDArray[np.uint32],
     report: Progress,
@@ -294,7 +230,7 @@ def _write_vectors(folder: FolderWriter, terms: _Terms, labels: list[str], vecto
     folder.strings("tokenizer", [vectors.tokenizer_json], 1)
 
 
-def _names(got: _Gathered, terms: _Terms) -> Names:
+def _names(got: Gathered, terms: _Terms) -> Names:
     """The labels of the entities that can be linked."""
     iri = np.fromiter((is_iri(key) for key in terms.keys), bool, len(terms.keys))
     owners = terms.place[np.frombuffer(got.label_owner, dtype=np.uint32)] if got.label_text else np.zeros(0, np.int64)

@@ -16,6 +16,7 @@ from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import Spelling, corrections, written_forms
+from groundwire.kg.strings import Strings
 from groundwire.kg.terms import fallback_label, make_term
 from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Floats32, WordVectors
@@ -35,38 +36,6 @@ class CompiledRetriever(IndexRetriever):
 
     def __init__(self, path: str | os.PathLike[str], full_check: bool | None = None) -> None:
         super().__init__(CompiledIndex(Path(path), full_check))
-
-
-class _Strings:
-    """Strings of a blob by number."""
-
-    def __init__(self, folder: Folder, name: str) -> None:
-        self._blob = folder.blob(name)
-        self._offsets = folder.array(f"{name}_offset")
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def __getitem__(self, number: int) -> str:
-        start, end = self._offsets[number : number + 2].tolist()
-        return self._blob[start:end].decode("utf-8", "surrogatepass")
-
-    def find(self, wanted: str) -> int | None:
-        """The number of a string among sorted ones, None when it is not there."""
-        sought = wanted.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
-        blob, offsets = self._blob, self._offsets
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            start, end = offsets[middle : middle + 2].tolist()
-            found = blob[start:end]
-            if found == sought:
-                return middle
-            if found < sought:
-                low = middle + 1
-            else:
-                high = middle
-        return None
 
 
 def _equal(table: NDArray[np.uint64], hashes: NDArray[np.uint64], owners: Ints) -> list[tuple[int, int]]:
@@ -117,9 +86,9 @@ class CompiledIndex(GraphIndex):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CompiledGraphError(f"{path}/meta.json is damaged ({error!r}); compile the graph again") from error
-        self._terms = _Strings(folder, "terms")
-        self._labels = _Strings(folder, "labels")
-        self._keys = _Strings(folder, "keys")
+        self._terms = Strings(folder, "terms")
+        self._labels = Strings(folder, "labels")
+        self._keys = Strings(folder, "keys")
         array = folder.array
         self._subject, self._predicate = array("triple_subject"), array("triple_predicate")
         self._object, self._graph = array("triple_object"), array("triple_graph")
@@ -133,15 +102,15 @@ class CompiledIndex(GraphIndex):
         self._posting_term, self._posting_kind = array("posting_term"), array("posting_kind")
         self._part_hash, self._part_key = array("part_hash"), array("part_key")
         self._spelling_hash, self._spelling_word = array("spelling_hash"), array("spelling_word")
-        self._label_words = _Strings(folder, "label_words")
+        self._label_words = Strings(folder, "label_words")
         self._lower_hash, self._lower_count = array("lower_hash"), array("lower_count")
         self._about_offset, self._about = array("about_offset"), array("about")
         self._filter_shift = np.uint64(64 - (len(self._key_filter) * 8).bit_length() + 1)
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
         if folder.has("term_vectors"):
             self._term_vectors = array("term_vectors")
-            self.vectors = WordVectors(array("token_vectors"), _Strings(folder, "tokenizer")[0])
-        self._aliases = Aliases(folder, _Strings)
+            self.vectors = WordVectors(array("token_vectors"), Strings(folder, "tokenizer")[0])
+        self._aliases = Aliases(folder, Strings)
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
