@@ -38,6 +38,8 @@ bench-infotabs: $(VENV)/.installed
 
 bench-kg: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_kg.py
+	$(BIN)/python benchmarks/bench_kg_links.py
+	$(BIN)/python benchmarks/audit_evidence.py
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
