@@ -18,13 +18,14 @@ from groundwire.demo.world import BASE, FOLDER, Split, World, read_world
 
 Label = Literal["supported", "contradicted", "not_enough_info"]
 LABELS: tuple[Label, ...] = get_args(Label)
-SIZES: dict[Split, int] = {"train": 5000, "calibration": 600, "test": 600}
+SIZES: dict[Split, int] = {"train": 6500, "calibration": 600, "test": 600}
 SEED = 20250
 _ALIASED = 0.15  # share of the names that are another name than the label
 _PREFACED = 0.08
 _PREFACES = ("According to the atlas, ", "I read that ", "It is true that ", "As far as I know, ", "They say that ")
 _MISSPELT = 0.15  # share of the claims with one or two words misspelt or disguised
 _LOOKALIKES = {"a": "@", "e": "3", "i": "1", "o": "0", "s": "$"}
+_CONFUSED = 0.35  # share of the claims that are not supported whose object is another fact's of the subject
 _TRIES = 60  # draws for a claim of a kind that gives no new text any more
 
 
@@ -155,6 +156,8 @@ class Claims:
                 objects = [o for o in truth if self._here(o)]
             else:
                 objects = [o for o in self.random.choice([near, pool]) if self._differs(predicate, o, truth)]
+            if label != "supported" and predicate != "borders" and self.random.random() < _CONFUSED:
+                objects = self._confused(predicate, subject, pool, truth) or objects
             objects = [o for o in objects if o != subject]
             if not objects:
                 return None
@@ -171,6 +174,15 @@ class Claims:
         if predicate in {"capital", "largest-city"}:
             return self.cities.get(subject, [])
         return unknown if predicate == "borders" else []
+
+    def _confused(self, predicate: str, subject: str, pool: Sequence[str], truth: Sequence[str]) -> list[str]:
+        """What another predicate says of the subject, of the right class: the largest city for the capital.
+
+        Without such claims, a triple between the two entities would be sign enough that a claim is supported.
+        """
+        classes = {self.world.classes.get(o) for o in pool} - {None}
+        others = [o for (s, p), objects in self.world.facts.items() if s == subject and p != predicate for o in objects]
+        return [o for o in others if self.world.classes.get(o) in classes and o not in truth and self._here(o)]
 
     def _differs(self, predicate: str, obj: str, truth: Sequence[str]) -> bool:
         """Whether an object is clearly none of the true ones: "about 5.1 million" doesn't deny 5.2 million."""

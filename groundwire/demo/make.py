@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from groundwire.bundle import FORMAT_VERSION as BUNDLE_FORMAT
 from groundwire.demo.claims import SEED, write_claims
 from groundwire.demo.world import FOLDER, GRAPH
 from groundwire.errors import GroundwireError
 from groundwire.kg import compile_graph
+from groundwire.kg.format import FORMAT_VERSION as GRAPH_FORMAT
 
 # What the bundle is made from: all of it lies in this package.
 _INPUTS = ("world.trig", "withheld.ttl", "wordings.toml", "demo.toml", "world.py", "claims.py", "make.py")
@@ -68,6 +70,7 @@ class DemoFolder:
 
 
 def _inputs() -> dict[str, str | int]:
-    """What a bundle depends on: hashes of this package's files, the seed, Groundwire's version."""
+    """What a bundle depends on: hashes of this package's files, the seed, versions of Groundwire and its formats."""
     hashes = {name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in _INPUTS}
-    return {"groundwire": version("groundwire"), "seed": SEED, **hashes}
+    formats = {"graph format": GRAPH_FORMAT, "bundle format": BUNDLE_FORMAT}
+    return {"groundwire": version("groundwire"), "seed": SEED, **formats, **hashes}
