@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check proto bench bench-infotabs bench-kg clean
+.PHONY: demo test check proto bench bench-infotabs bench-kg bench-robustness bench-serve clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,7 +31,7 @@ check: $(VENV)/.installed
 proto: $(VENV)/.installed
 	PYTHON=$(BIN)/python bash scripts/generate_stubs.sh
 
-bench: bench-infotabs bench-kg
+bench: bench-infotabs bench-kg bench-robustness bench-serve
 
 bench-infotabs: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_infotabs.py
@@ -40,6 +40,14 @@ bench-kg: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_kg.py
 	$(BIN)/python benchmarks/bench_kg_links.py
 	$(BIN)/python benchmarks/audit_evidence.py
+
+bench-robustness: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_robustness.py
+
+# The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows.
+bench-serve: $(VENV)/.installed
+	$(BIN)/groundwire demo --out out/demo < /dev/null
+	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

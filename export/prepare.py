@@ -59,6 +59,22 @@ def open_recipe_graph(recipe: Recipe) -> Iterator[Retriever | None]:
             yield retriever
 
 
+def read_splits(recipe: Recipe) -> tuple[list[Example], list[Example], list[Example]]:
+    """The examples to train, to calibrate and to test with.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    train = read_examples(recipe.path(recipe.data.train))
+    if recipe.data.train_limit:
+        train = train[: recipe.data.train_limit]
+    test = read_examples(recipe.path(recipe.data.test))
+    if recipe.data.calibration:
+        return train, read_examples(recipe.path(recipe.data.calibration)), test
+    test, calibration = split_by_entity(test, recipe.data.calibration_share, recipe.seed)
+    return train, calibration, test
+
+
 def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
     """Read, ground and encode the data.
 
@@ -66,14 +82,7 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
         DataError: a file can't be read, or its labels don't fit the training data.
         EncoderError: the encoder has no tokenizer.
     """
-    train = read_examples(recipe.path(recipe.data.train))
-    if recipe.data.train_limit:
-        train = train[: recipe.data.train_limit]
-    test = read_examples(recipe.path(recipe.data.test))
-    if recipe.data.calibration:
-        calibration = read_examples(recipe.path(recipe.data.calibration))
-    else:
-        test, calibration = split_by_entity(test, recipe.data.calibration_share, recipe.seed)
+    train, calibration, test = read_splits(recipe)
     labels = label_names(train)
     if len(labels) < 2:
         raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")

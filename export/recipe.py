@@ -56,6 +56,7 @@ from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, prov
 from groundwire.export.progress import console
 from groundwire.export.rows import TextBatches, ordered_batches
 from groundwire.export.settings import Recipe
+from groundwire.export.stage_reports import report_stages
 from groundwire.export.train import Adversary, Checkpoint, Schedule, fit
 from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
 from groundwire.v1 import bundle_pb2
@@ -110,6 +111,8 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     document = certificate([f.stage for f in figures])
     (staging / CERTIFICATE).write_text(to_json(document), encoding="utf-8")
     (staging / CERTIFICATE_PAGE).write_text(certificate_page(manifest, document, figures), encoding="utf-8")
+    if recipe.certify.report:
+        report_stages(recipe, prepared, trained, [trained, float32, int8], staging)
     bundle = seal_bundle(staging, manifest, out)
     if not keep_work:
         shutil.rmtree(work)

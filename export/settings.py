@@ -104,6 +104,7 @@ class CertifySettings:
     examples: int = 256  # test examples attacked; as many calibration examples for the robust margin
     robust_share: float = 0.95  # share of the labels that must stand at the robust margin
     coverages: tuple[float, ...] = (0.8, 0.9, 0.95)
+    report: int = 0  # test examples of the robustness report, which takes hundreds of passes for each; 0 leaves it out
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,7 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (bool(certify.epsilons) and all(e > 0 for e in certify.epsilons), "certify.epsilons must be numbers above 0"),
         (certify.norm in NORMS, f"certify.norm must be one of {', '.join(NORMS)}"),
         (certify.steps >= 1 and certify.examples >= 1, "certify.steps and certify.examples must be 1 or more"),
+        (certify.report >= 0, "certify.report must be 0 or more"),
         (all(0 < c < 1 for c in certify.coverages), "certify.coverages must lie between 0 and 1"),
     ]
     for holds, message in checks:

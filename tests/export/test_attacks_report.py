@@ -1,14 +1,20 @@
 """The robustness report: its figures against direct counts, the JSON, and the page."""
 
+import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from groundwire.bundle import Bundle
 from groundwire.export.attacks import Threat
 from groundwire.export.attacks.text import TextResult
+from groundwire.export.recipe import build_bundle
 from groundwire.export.robustness import Report, Share, attack_point, text_figures, write_report
+from groundwire.export.settings import Recipe
 
 
 @pytest.fixture(scope="module", params=["linf", "l2"])
@@ -77,3 +83,21 @@ def test_the_report_is_written_as_json_and_as_a_page_without_a_network(report, t
     assert len(first["checks"]) == 8 and first["believable"] is True
     assert second["believable"] is None
     assert content["provenance"]["seed"] == 0
+
+
+def test_a_build_reports_on_every_stage_when_asked(built: Bundle, project: Path, recipe: Recipe, tmp_path: Path):
+    shutil.copytree(project / "bundle.work", tmp_path / "reported.work")
+    asked = dataclasses.replace(recipe, certify=dataclasses.replace(recipe.certify, report=6), text="with a report")
+    bundle = build_bundle(asked, tmp_path / "reported")
+    assert {"robustness.json", "robustness.html"} <= set(bundle.manifest.files)
+    report = json.loads((bundle.path / "robustness.json").read_text())
+    stages = ("trained", "onnx-float32", "onnx-int8")
+    names = [one["name"] for one in report["reports"]]
+    assert names == ["trained: embeddings", *(f"{s}: {what}" for s in stages for what in ("text", "evidence"))]
+    white_box, *black_box = report["reports"]
+    assert len(white_box["checks"]) >= 5
+    assert all(one["believable"] is None and one["clean"]["examples"] == 6 for one in black_box)
+    for one in report["reports"]:
+        assert one["worst_case"]["value"] <= min(share["value"] for share in one["attacks"].values())
+    # FP32 after conversion is the trained model: the same attack finds the same.
+    assert black_box[0]["attacks"] == black_box[2]["attacks"]
