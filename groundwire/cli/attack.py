@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from groundwire import __version__
+from groundwire.cli.connection import Connection, connection_options
 
 if TYPE_CHECKING:  # the toolchain takes seconds to import: `--help` does without
     from groundwire.export.attack_report import Attacked
@@ -25,6 +26,7 @@ _KINDS = ("characters", "words", "evidence")
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of a bundle, to run in this process.")
 @click.option("--target", metavar="HOST:PORT", help="Address of a running server, instead of --bundle.")
+@connection_options
 @click.option("--model", default="", help="Name of the server's model; not needed when it holds one.")
 @click.option("--graph", type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file: what a "
               "bundle reads, and where other names of entities come from.")  # fmt: skip
@@ -38,7 +40,8 @@ _KINDS = ("characters", "words", "evidence")
 @click.option("--limit", default=0, type=click.IntRange(0), help="Attack a sample of so many examples; 0 for all.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def attack(bundle: Path | None, target: str | None, model: str, graph: Path | None, data: Path, out: Path | None,
+def attack(bundle: Path | None, target: str | None, connection: Connection, model: str, graph: Path | None,
+           data: Path, out: Path | None,
            kinds: tuple[str, ...], entities: str, edits: float, queries: int, limit: int, seed: int,
            *, as_json: bool) -> None:  # fmt: skip
     """Look for changes that leave the meaning and flip the label: spelling, synonyms, one triple of the evidence.
@@ -65,7 +68,7 @@ def attack(bundle: Path | None, target: str | None, model: str, graph: Path | No
             subject = _of_bundle(bundle, retriever, pick)
         else:
             assert target is not None
-            subject = _of_server(stack, target, model, pick)
+            subject = _of_server(stack, target, connection, model, pick)
         if texts:
             budget = Budget(edits, queries)
             report, of_text = attack_served_text(
@@ -130,12 +133,12 @@ def _of_bundle(path: Path, retriever: "Retriever | None", pick: _Pick) -> _Subje
     return _Subject(f"{bundle.manifest.name} {bundle.manifest.version}", attacked, grounded.texts_for, grounded)
 
 
-def _of_server(stack: ExitStack, target: str, model: str, pick: _Pick) -> _Subject:
+def _of_server(stack: ExitStack, target: str, connection: Connection, model: str, pick: _Pick) -> _Subject:
     from groundwire.export.attack_report import Attacked
     from groundwire.export.attacks.text.targets import served
     from groundwire.server.client import Client
 
-    client = stack.enter_context(Client(target))
+    client = stack.enter_context(Client(target, **connection.arguments()))
     answer = client.predict([pick.examples[0].text], model=model)
     attacked = Attacked.of(
         pick.examples, [s.label for s in answer.predictions[0].scores], pick.limit, pick.seed

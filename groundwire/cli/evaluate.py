@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from groundwire import metrics
+from groundwire.cli.connection import Connection, connection_options
 from groundwire.errors import GroundwireError
 from groundwire.export.data import Example, read_examples
 from groundwire.export.progress import track
@@ -32,6 +33,7 @@ class _Ask(Protocol):
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of a bundle, to run in this process.")
 @click.option("--graph", type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file.")
 @click.option("--target", metavar="HOST:PORT", help="Address of a running server, instead of --bundle and --graph.")
+@connection_options
 @click.option("--model", default="", help="Name of the server's model; not needed when it holds one.")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL of id, text, label, entities.")
 @click.option(
@@ -44,19 +46,19 @@ class _Ask(Protocol):
 @click.option("--coverage", multiple=True, type=click.FloatRange(0, 1, min_open=True, max_open=True), default=[0.9],
               show_default=True, help="Of the conformal sets; may be given several times.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def evaluate(bundle: Path | None, graph: Path | None, target: str | None, model: str, data: Path, entities: str,
-             coverage: tuple[float, ...], *, as_json: bool) -> None:  # fmt: skip
+def evaluate(bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str,
+             data: Path, entities: str, coverage: tuple[float, ...], *, as_json: bool) -> None:  # fmt: skip
     """Measure accuracy, calibration, conformal sets, abstention and latency, one request after the other."""
     if (target is None) == (bundle is None and graph is None) or (target is None and (bundle is None or graph is None)):
         raise click.UsageError("give either --bundle and --graph, or --target")
     examples = read_examples(data)
-    figures = asyncio.run(_evaluate(bundle, graph, target, model, examples, entities == "gold", coverage))
+    figures = asyncio.run(_evaluate(bundle, graph, target, connection, model, examples, entities == "gold", coverage))
     click.echo(json.dumps(figures) if as_json else _readable(figures))
 
 
-async def _evaluate(bundle: Path | None, graph: Path | None, target: str | None, model: str,
+async def _evaluate(bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str,
                     examples: Sequence[Example], gold: bool, coverages: Sequence[float]) -> dict[str, Any]:  # fmt: skip
-    async with _asker(bundle, graph, target, model) as ask:
+    async with _asker(bundle, graph, target, connection, model) as ask:
         predictions, latency = [], []
         held: dict[float, list[bool]] = {c: [] for c in coverages}
         sizes: dict[float, list[int]] = {c: [] for c in coverages}
@@ -76,13 +78,15 @@ async def _evaluate(bundle: Path | None, graph: Path | None, target: str | None,
 
 
 @asynccontextmanager
-async def _asker(bundle: Path | None, graph: Path | None, target: str | None, model: str) -> AsyncIterator[_Ask]:
+async def _asker(
+    bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str
+) -> AsyncIterator[_Ask]:
     """The same question to a server or to a pipeline in this process."""
     async with AsyncExitStack() as stack:
         if target is not None:
             from groundwire.server.client import AsyncClient
 
-            client = await stack.enter_async_context(AsyncClient(target))
+            client = await stack.enter_async_context(AsyncClient(target, **connection.arguments()))
 
             async def ask_server(
                 item: prediction_pb2.PredictInput, options: prediction_pb2.PredictOptions

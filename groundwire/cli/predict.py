@@ -9,6 +9,7 @@ import click
 from google.protobuf import json_format
 from rich.console import Console
 
+from groundwire.cli.connection import Connection, connection_options
 from groundwire.cli.lines import texts_or_lines
 from groundwire.cli.render import render_prediction
 from groundwire.errors import GroundwireError
@@ -17,6 +18,7 @@ from groundwire.v1 import prediction_pb2
 
 @click.command()
 @click.option("--target", required=True, metavar="HOST:PORT", help="Address of a server.")
+@connection_options
 @click.option("--model", default="", help="Name of the model; not needed when the server holds one.")
 @click.option("--coverage", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Of the conformal set.")
 @click.option("--top-k", default=0, type=click.IntRange(0, 256), help="Most evidence triples; 0: the bundle's number.")
@@ -26,6 +28,7 @@ from groundwire.v1 import prediction_pb2
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 def predict(
     target: str,
+    connection: Connection,
     model: str,
     coverage: float | None,
     top_k: int,
@@ -45,7 +48,7 @@ def predict(
     console = Console()
     failed = False
     questions = _Questions(texts_or_lines(texts), model, options)
-    with Client(target) as client:
+    with Client(target, **connection.arguments()) as client:
         for answer in _in_order(client.predict_stream(questions.requests())):
             text = questions.sent.pop(answer.id)
             failed = failed or answer.HasField("error")

@@ -12,11 +12,13 @@ import pyoxigraph as ox
 from rich.console import Console
 from rich.table import Table
 
+from groundwire.cli.connection import Connection, connection_options
 from groundwire.v1 import knowledge_pb2
 
 
 @click.command()
 @click.option("--target", metavar="HOST:PORT", help="Address of a server that was started with --query-store.")
+@connection_options
 @click.option(
     "--store", type=click.Path(path_type=Path), help="A folder made by `groundwire kg store`, without a server."
 )
@@ -26,7 +28,8 @@ from groundwire.v1 import knowledge_pb2
 )
 @click.option("--json", "as_json", is_flag=True, help="SPARQL 1.1 Query Results JSON; of CONSTRUCT, a list of triples.")
 @click.argument("query")
-def query(target: str | None, store: Path | None, max_rows: int, timeout: float, *, as_json: bool, query: str) -> None:
+def query(target: str | None, connection: Connection, store: Path | None, max_rows: int, timeout: float,
+          *, as_json: bool, query: str) -> None:  # fmt: skip
     """Ask the SPARQL 1.1 query QUERY (SELECT, ASK, CONSTRUCT or DESCRIBE); `-` reads it from standard input.
 
     Queries only read: SERVICE, FROM and updates are refused. Graphs that are made are printed as N-Triples.
@@ -37,7 +40,7 @@ def query(target: str | None, store: Path | None, max_rows: int, timeout: float,
         raise click.UsageError("give one of --target HOST:PORT and --store DIR")
     text = sys.stdin.read() if query == "-" else query
     if target is not None:
-        with Client(target, timeout=timeout + 30.0) as client:
+        with Client(target, timeout=timeout + 30.0, **connection.arguments()) as client:
             response = client.query(text, max_rows, timeout)
     else:
         assert store is not None
