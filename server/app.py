@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import grpc
 import uvloop
+from grpc_channelz.v1 import channelz, channelz_pb2  # type: ignore[import-untyped]  # no stubs are published
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -34,6 +35,7 @@ from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
+CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 # gRPC cancels the calls that it holds and has not handed over when it stops, which says less to a client than our
 # refusal. So the server goes on refusing until no call came for the pause, at most for the farewell.
 PAUSE_SECONDS, FAREWELL_SECONDS = 0.1, 5.0
@@ -109,6 +111,7 @@ class Server:
         self._grpc = grpc.aio.server(
             interceptors=_interceptors(config.security, metrics),
             options=(
+                ("grpc.enable_channelz", int(config.channelz)),
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 ("grpc.so_reuseport", int(config.reuse_port)),
             ),
@@ -117,7 +120,11 @@ class Server:
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        reflected = [*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if config.channelz:
+            channelz.add_channelz_servicer(self._grpc)
+            reflected.append(CHANNELZ)
+        reflection.enable_server_reflection(reflected, self._grpc)
         try:
             if config.security.tls_cert is None:
                 port = self._grpc.add_insecure_port(config.listen)

@@ -104,7 +104,7 @@ class ServerConfig:
     is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for none; of several processes, the
     supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
     refused. Graph and store are looked at every `reload_seconds` and replaced when they changed; with 0, only when the
-    process gets SIGHUP.
+    process gets SIGHUP. With `channelz` gRPC tells of its connections (grpc.channelz.v1), clients' addresses included.
     """
 
     bundles: tuple[Path, ...]
@@ -121,6 +121,7 @@ class ServerConfig:
     query_store: Path | None = None
     query: QueryLimits = field(default_factory=QueryLimits)
     reload_seconds: float = RELOAD_SECONDS
+    channelz: bool = False
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""

@@ -69,6 +69,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=click.FloatRange(0),
     help="How often to look whether graph and query store were replaced; 0: only on SIGHUP.",
 )
+@click.option("--channelz", is_flag=True, help="Tell of gRPC's connections, clients' addresses included, by channelz.")
 @click.option(
     "--model",
     "models",
@@ -159,6 +160,7 @@ def serve(
     query_workers: int,
     query_memory: int,
     reload_seconds: float,
+    channelz: bool,
     models: tuple[tuple[str, Path], ...],
     listen: str,
     metrics: str,
@@ -226,6 +228,7 @@ def serve(
         query_store=query_store,
         query=query,
         reload_seconds=reload_seconds,
+        channelz=channelz,
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
