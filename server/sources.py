@@ -12,7 +12,7 @@ from groundwire.server.metrics import GraphMetrics, Metrics
 from groundwire.server.query_pool import QueryPool
 
 
-def live_graph(path: Path | str, options: LiveOptions, metrics: Metrics | None = None) -> Live[Retriever]:
+def live_graph(path: Path | str, options: LiveOptions | None = None, metrics: Metrics | None = None) -> Live[Retriever]:
     """The graph in a compiled folder, in an RDF file, or behind the URL of an endpoint, which is a string."""
 
     async def open_() -> Retriever:
