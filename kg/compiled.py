@@ -15,7 +15,7 @@ from groundwire.kg.hashing import hash_all, hash_slices
 from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
-from groundwire.kg.spell import Spelling, corrections, written_forms
+from groundwire.kg.spell import Spelling, nearest
 from groundwire.kg.strings import Strings
 from groundwire.kg.terms import fallback_label, make_term
 from groundwire.kg.types import GraphInfo, Term
@@ -156,16 +156,16 @@ class CompiledIndex(GraphIndex):
 
     def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         """For each word the nearest label words; none for a word that labels hold."""
-        forms = [written_forms(word) for word in words]
-        owners = np.repeat(np.arange(len(words)), [len(group) for group in forms])
-        hashes = hash_all([form for group in forms for form in group])
-        found: list[set[int]] = [set() for _ in words]
-        for owner, entry in _equal(self._spelling_hash, hashes, owners):
-            found[owner].add(int(self._spelling_word[entry]))
-        return [
-            corrections(word, map(self._label_words.__getitem__, group))
-            for word, group in zip(words, found, strict=True)
-        ]
+
+        def look_up(forms: list[list[str]]) -> list[set[str]]:
+            owners = np.arange(len(forms)).repeat([len(group) for group in forms])
+            hashes = hash_all([form for group in forms for form in group])
+            found: list[set[str]] = [set() for _ in forms]
+            for owner, entry in _equal(self._spelling_hash, hashes, owners):
+                found[owner].add(self._label_words[int(self._spelling_word[entry])])
+            return found
+
+        return nearest(words, look_up, self.holds_word)
 
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
         """How often each word stands in lower case in the graph's own texts."""

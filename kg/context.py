@@ -1,11 +1,13 @@
 """What a text and an entity have in common: words of the text in the entity's triples and description."""
 
 from collections.abc import Sequence
+from math import fsum
 
 import numpy as np
+from numpy.typing import NDArray
 
-from groundwire.kg.index import GraphIndex
-from groundwire.kg.rank import NAME_WEIGHT, Query, hits
+from groundwire.kg.index import GraphIndex, Ints
+from groundwire.kg.rank import NAME_WEIGHT, Query
 
 
 def shared_words(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[float]:
@@ -29,15 +31,20 @@ def shared_words(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[
     words, counts = index.words_of(np.concatenate(around))
     owner = np.repeat(owner, counts)
     described, about = index.about(members)
-    owner = np.concatenate([owner, np.repeat(np.arange(len(members)), about)])
-    words = np.concatenate([words, described])
-    known = hits(query, words) > 0
-    pairs = np.unique(np.stack([owner[known], words[known]]), axis=1)
-    weights = hits(query, pairs[1])
+    shares = np.zeros((len(members), len(query.words)), dtype=bool)
+    _mark(shares, query, owner, words)
+    _mark(shares, query, np.repeat(np.arange(len(members)), about), described)
+    named = np.zeros_like(shares)
     own, own_counts = index.words_of(members)
-    own_pairs = np.repeat(np.arange(len(members)), own_counts) * (1 << 32) + own
-    weights = np.where(np.isin(pairs[0] * (1 << 32) + pairs[1], own_pairs), weights * NAME_WEIGHT, weights)
-    # Sum in the order of the weights, which is the same in every index.
-    ordered = np.lexsort((weights, pairs[0]))
-    sums: list[float] = np.bincount(pairs[0][ordered], weights=weights[ordered], minlength=len(members)).tolist()
-    return sums
+    _mark(named, query, np.repeat(np.arange(len(members)), own_counts), own)
+    weights = np.where(named, query.weights * NAME_WEIGHT, query.weights)
+    # Exactly rounded, so that the order of the words, which differs between indexes, changes nothing.
+    return [fsum(row[said].tolist()) for row, said in zip(weights, shares, strict=True)]
+
+
+def _mark(shares: NDArray[np.bool_], query: Query, owners: Ints, words: Ints) -> None:
+    """Mark the query's words among `words`, each at its owner's row."""
+    places = query.words.searchsorted(words)
+    places[places == len(query.words)] = 0
+    known = query.words[places] == words
+    shares[owners[known], places[known]] = True

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.spell import Spelling
+from groundwire.kg.stems import stem
 from groundwire.kg.terms import make_term
 from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Floats32, WordVectors
@@ -135,6 +136,10 @@ class GraphIndex(ABC):
     @abstractmethod
     def word_ids(self, stems: Sequence[str]) -> Ints:
         """The word of each stem; -1 for one that no label or literal holds. Shape (len(stems),)."""
+
+    def holds_word(self, word: str) -> bool:
+        """Whether some label or literal holds the word."""
+        return bool((self.word_ids([stem(word)]) >= 0).all())
 
     @abstractmethod
     def frequencies(self, words: Ints) -> Ints:

@@ -11,7 +11,7 @@ from groundwire.kg.pattern_cache import PatternCache
 from groundwire.kg.scan import Scan
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.source import QuadSource
-from groundwire.kg.spell import Spelling, corrections, written_forms
+from groundwire.kg.spell import Spelling, nearest
 from groundwire.kg.terms import Quad
 from groundwire.kg.vectors import Floats32, WordVectors
 from groundwire.kg.words import label_stems
@@ -83,10 +83,11 @@ class RdflibIndex(GraphIndex):
 
     def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         """For each word the nearest label words; none for a word that labels hold."""
-        return [
-            corrections(word, {other for form in written_forms(word) for other in self._spellings.get(form, ())})
-            for word in words
-        ]
+
+        def look_up(forms: list[list[str]]) -> list[set[str]]:
+            return [{word for form in group for word in self._spellings.get(form, ())} for group in forms]
+
+        return nearest(words, look_up, self.holds_word)
 
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
         """How often each word stands in lower case in the graph's own texts."""

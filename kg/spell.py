@@ -7,7 +7,7 @@ too: two slips leave enough of them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 _DIGITS = re.compile(r"\d")
@@ -31,23 +31,32 @@ def deletions(word: str, shortest_for_two: int = SHORTEST_FOR_TWO) -> list[str]:
     return list(dict.fromkeys(forms))
 
 
-def written_forms(word: str) -> list[str]:
-    """The forms under which the words are found that `word` may be a misspelling of: it may lack two letters."""
-    return deletions(word, SHORTEST_FOR_TWO - 2)
+def nearest(
+    words: Sequence[str], look_up: Callable[[list[list[str]]], list[set[str]]], known: Callable[[str], bool]
+) -> list[list[Spelling]]:
+    """For each word the words of the table that are fewest slips away, in alphabetic order; none for one that it holds.
 
-
-def corrections(word: str, others: Iterable[str]) -> list[Spelling]:
-    """Those of the words that are fewest slips from `word`, in alphabetic order; none when it is one of them."""
-    found: list[Spelling] = []
-    for other in others:
-        if other == word:
-            return []
-        if neighbours(word, other):
-            found.append((1, other))
-        elif not (found and found[-1][0] == 1) and _two_slips(word, other):
-            found.append((2, other))
-    fewest = min(found, default=(0, ""))[0]
-    return sorted(one for one in found if one[0] == fewest)
+    Args:
+        words: words as they are written.
+        look_up: the words of the table that have any of some forms, for each list of forms.
+        known: whether the graph knows a word otherwise: then it is not taken for one that was misspelt twice.
+    """
+    near = look_up([deletions(word, LONGEST + 1) for word in words])
+    found = [
+        sorted((1, other) for other in others if neighbours(word, other)) if word not in others else []
+        for word, others in zip(words, near, strict=True)
+    ]
+    far = [
+        place
+        for place, word in enumerate(words)
+        if not found[place] and len(word) >= SHORTEST_FOR_TWO - 2 and word not in near[place] and not known(word)
+    ]
+    if far:
+        # What is written may lack two letters of the word that was meant.
+        others = look_up([deletions(words[place], SHORTEST_FOR_TWO - 2) for place in far])
+        for place, candidates in zip(far, others, strict=True):
+            found[place] = sorted((2, other) for other in candidates if _two_slips(words[place], other))
+    return found
 
 
 def neighbours(one: str, other: str) -> bool:
