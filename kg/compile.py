@@ -24,6 +24,7 @@ from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
 from groundwire.kg.info import graph_version
+from groundwire.kg.labels import direct_properties, label_owner
 from groundwire.kg.prepare import prepared
 from groundwire.kg.read import Source
 from groundwire.kg.report import REPORT, report_of
@@ -136,6 +137,10 @@ def _preferred(got: Gathered, terms: _Terms) -> list[str]:
         place = terms.place[owner]
         if place >= 0:
             labels[place] = label
+    for place in direct_properties(terms.keys):
+        found = got.preferred.get(got.strings.get(label_owner(terms.keys[place]), -1))
+        if found is not None and not labels[place]:
+            labels[place] = found[2]
     return labels
 
 

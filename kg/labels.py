@@ -1,6 +1,8 @@
 """Which of an entity's labels is preferred, and under which keys it is found."""
 
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 
 from groundwire.kg.index import CASED, LOWER_CASE
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
@@ -49,6 +51,19 @@ class LabelRules:
         if predicate != RDF_TYPE:
             return (predicate,)
         return (predicate, obj, subject) if obj in self.schema_classes else (predicate, obj)
+
+
+_DIRECT, _ENTITY = "http://www.wikidata.org/prop/direct/", "http://www.wikidata.org/entity/"
+
+
+def direct_properties(keys: Sequence[str]) -> range:
+    """The places of Wikidata's direct properties (`wdt:P36`) among sorted terms."""
+    return range(bisect_left(keys, _DIRECT), bisect_left(keys, _DIRECT[:-1] + chr(ord("/") + 1)))
+
+
+def label_owner(key: str) -> str:
+    """The term whose label a term without one goes by: `wd:P36` for Wikidata's direct `wdt:P36`, else itself."""
+    return _ENTITY + key[len(_DIRECT) :] if key.startswith(_DIRECT) else key
 
 
 def linkable(key: str) -> bool:

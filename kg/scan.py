@@ -13,6 +13,7 @@ from groundwire.kg.labels import (
     MOST_SHARED,
     LabelRules,
     Preference,
+    label_owner,
     lone_names,
     lower_case_words,
     matched_key,
@@ -147,7 +148,7 @@ class Scan:
 
     def label(self, key: str) -> str:
         """The label that people read."""
-        return self.labels.get(key) or fallback_label(key)
+        return self.labels.get(key) or self.labels.get(label_owner(key)) or fallback_label(key)
 
     def _count_words(self, used: set[str]) -> dict[str, int]:
         lower: Counter[str] = Counter()

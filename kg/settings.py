@@ -16,7 +16,7 @@ SCHEMAS = "https://schema.org/"
 FOAF = "http://xmlns.com/foaf/0.1/"
 DCTERMS = "http://purl.org/dc/terms/"
 DC = "http://purl.org/dc/elements/1.1/"
-WDT = "http://www.wikidata.org/prop/direct/"
+WIKIBASE = "http://wikiba.se/ontology#"
 XSD = "http://www.w3.org/2001/XMLSchema#"
 INFERRED_GRAPH = "urn:groundwire:inferred"
 RDF_TYPE = RDF + "type"
@@ -35,7 +35,13 @@ _SCHEMA_CLASSES = (
     OWL + "AnnotationProperty",
     OWL + "Ontology",
     SKOS + "ConceptScheme",
+    WIKIBASE + "Property",
 )
+# What Wikibase says of its own properties.
+_WIKIBASE_TERMS = (
+    "propertyType", "directClaim", "directClaimNormalized", "claim", "statementProperty", "statementValue", "qualifier",
+    "qualifierValue", "reference", "referenceValue", "novalue",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class GraphSettings:
         RDFS + "range",
         SKOS + "inScheme",
         SKOS + "exactMatch",
+        *(WIKIBASE + name for name in _WIKIBASE_TERMS),
     )
     schema_classes: tuple[str, ...] = _SCHEMA_CLASSES
     languages: tuple[str, ...] = ("en", "")

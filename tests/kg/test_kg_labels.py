@@ -55,3 +55,24 @@ def test_the_command_takes_languages(tmp_path: Path) -> None:
     retriever = CompiledRetriever(tmp_path / "out")
     assert retriever.index.settings.languages == ("fr", "de", "")
     assert [retriever.link(text)[0].label for text in ("Vienna", "Danube")] == ["Vienne", "Donau"]
+
+
+WIKIDATA = """
+@prefix wd: <http://www.wikidata.org/entity/> . @prefix wdt: <http://www.wikidata.org/prop/direct/> .
+@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> . @prefix wikibase: <http://wikiba.se/ontology#> .
+wd:Q408 rdfs:label "Australia"@en ; wdt:P36 wd:Q3114 ; wdt:P9 wd:Q3114 .
+wd:Q3114 rdfs:label "Canberra"@en , "Канбера"@sr .
+wd:P36 a wikibase:Property ; rdfs:label "capital"@en , "Hauptstadt"@de ; wikibase:directClaim wdt:P36 .
+"""
+
+
+def test_direct_properties_of_wikidata_go_by_the_label_of_their_property(tmp_path: Path) -> None:
+    path = tmp_path / "wikidata.ttl"
+    path.write_text(WIKIDATA, encoding="utf-8")
+    compiled, live = CompiledRetriever(compile_graph(path, tmp_path / "graph")), open_graph(path)
+    text = "Canberra is the capital of Australia."
+    assert compiled.ground(text, 9) == live.ground(text, 9)
+    found = live.ground(text, 9)
+    assert [fact.text for fact in found.evidence] == ["Australia capital: Canberra", "Australia P9: Canberra"]
+    assert found.evidence[0].relevance > found.evidence[1].relevance
+    assert [mention.label for mention in found.mentions] == ["Canberra", "Australia"], "the property is no entity"
