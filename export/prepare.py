@@ -31,7 +31,7 @@ class Prepared:
     """Encoded data.
 
     `changed`: for each epoch, the training rows that differ in it, by place; `shuffled`: test rows with their words
-    shuffled.
+    shuffled; `test_examples`: what the test rows come from.
     """
 
     labels: list[str]
@@ -42,6 +42,7 @@ class Prepared:
     calibration: list[Row]
     test: list[Row]
     shuffled: list[Row]
+    test_examples: list[Example]
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def open_recipe_graph(recipe: Recipe) -> Iterator[Retriever | None]:
             yield retriever
 
 
-def read_splits(recipe: Recipe) -> tuple[list[Example], list[Example], list[Example]]:
+def _read_splits(recipe: Recipe) -> tuple[list[Example], list[Example], list[Example]]:
     """The examples to train, to calibrate and to test with.
 
     Raises:
@@ -82,7 +83,7 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
         DataError: a file can't be read, or its labels don't fit the training data.
         EncoderError: the encoder has no tokenizer.
     """
-    train, calibration, test = read_splits(recipe)
+    train, calibration, test = _read_splits(recipe)
     labels = label_names(train)
     if len(labels) < 2:
         raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")
@@ -108,6 +109,7 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
         calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
         test=encode(test, graph.test_entities, "evidence: test"),
         shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
+        test_examples=test,
     )  # fmt: skip
 
 

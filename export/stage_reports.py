@@ -14,7 +14,7 @@ from groundwire.export.attacks.text.greedy import Budget
 from groundwire.export.attacks.text.targets import Grounded, artifact_run
 from groundwire.export.certify import hardware
 from groundwire.export.model import TextTask
-from groundwire.export.prepare import Prepared, open_recipe_graph, read_splits
+from groundwire.export.prepare import Prepared, open_recipe_graph
 from groundwire.export.robustness import Report, write_report
 from groundwire.export.settings import Recipe
 
@@ -32,7 +32,7 @@ def report_stages(
         folder: where the report goes.
     """
     settings, reports = recipe.certify, []
-    test = read_splits(recipe)[2]
+    test = prepared.test_examples
     attacked = Attacked.of(test, prepared.labels, settings.report, recipe.seed)
     chosen = {example.id for example in attacked.examples}
     rows = [row for row, example in zip(prepared.test, test, strict=True) if example.id in chosen]

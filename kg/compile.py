@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from groundwire.kg.aliases import write_aliases
 from groundwire.kg.compile_fusion import fuse_gathered, write_conflicts
-from groundwire.kg.compile_gather import Gathered, Progress, gather
+from groundwire.kg.compile_gather import Gathered, gather
 from groundwire.kg.compile_names import Names, sort_names, write_descriptions, write_names
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FolderWriter
 from groundwire.kg.hashing import hash_all
 from groundwire.kg.info import graph_version
 from groundwire.kg.labels import direct_properties, label_owner
-from groundwire.kg.prepare import prepared
+from groundwire.kg.prepare import Progress, prepared
 from groundwire.kg.read import Source
 from groundwire.kg.report import REPORT, report_of
 from groundwire.kg.settings import GraphSettings

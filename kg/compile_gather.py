@@ -3,17 +3,17 @@
 from __future__ import annotations  # array[int] is no class at run time before Python 3.12
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from groundwire.kg.errors import SourceError
 from groundwire.kg.index import ALTERNATIVE, LABEL
-from groundwire.kg.labels import LabelRules, Preference, shape_of
+from groundwire.kg.labels import LabelRules, Preference, prefer, shape_of
+from groundwire.kg.prepare import Progress
 from groundwire.kg.settings import GraphSettings
 from groundwire.kg.terms import Quad, literal_parts
 from groundwire.kg.text import squeeze
 
-Progress = Callable[[str, int], None]
 _REPORT_EVERY = 100_000
 _MOST_TERMS = (1 << 32) - 2
 
@@ -53,7 +53,7 @@ def gather(quads: Iterable[Quad], settings: GraphSettings, report: Progress) -> 
         elif o.startswith('"') and (p in names or p in alternatives):
             _add_label(got, rules, number(s, len(strings)), p, o)
         elif o.startswith('"') and p in rules.descriptions:
-            _prefer(got.described, number(s, len(strings)), rules.preference(p, o))
+            prefer(got.described, number(s, len(strings)), rules.preference(p, o))
         elif p in rules.fusing:
             got.same.append((s, o))
         if count % _REPORT_EVERY == 0:
@@ -67,13 +67,8 @@ def gather(quads: Iterable[Quad], settings: GraphSettings, report: Progress) -> 
 def _add_label(got: Gathered, rules: LabelRules, owner: int, predicate: str, literal: str) -> None:
     label = squeeze(literal_parts(literal)[0])
     if predicate in rules.names:
-        _prefer(got.preferred, owner, rules.preference(predicate, literal))
+        prefer(got.preferred, owner, rules.preference(predicate, literal))
     if label:
         got.label_owner.append(owner)
         got.label_kind.append((LABEL if predicate in rules.names else ALTERNATIVE) + 2 * shape_of(label))
         got.label_text.append(label)
-
-
-def _prefer(chosen: dict[int, Preference], owner: int, preference: Preference | None) -> None:
-    if preference is not None and (owner not in chosen or preference < chosen[owner]):
-        chosen[owner] = preference

@@ -1,6 +1,6 @@
 """A SPARQL 1.1 endpoint: queries over HTTP (SPARQL 1.1 Protocol, section 2.1), with time limits and retries.
 
-Only the standard library's HTTP client; redirects are not followed, so an endpoint can't send the request elsewhere.
+What is behind it is fetched whole by `groundwire.kg.fetch`; `groundwire.kg.sparql_source` asks it pattern by pattern.
 """
 
 import email.message
@@ -8,20 +8,19 @@ import json
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import IO, Any
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pyoxigraph as ox
 
 from groundwire.kg.errors import SourceError
+from groundwire.kg.sparql_http import post_query
 
 _TRIPLES = "application/n-triples, text/turtle;q=0.8, application/rdf+xml;q=0.5"
 _ROWS = "application/sparql-results+json"
-_BLOCK = 1 << 16
 _MOST_BYTES = 1 << 30  # of one answer
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
 _TOO_MANY = 429
@@ -114,7 +113,8 @@ class Endpoint:
         wait = self.backoff
         for tries in range(self.retries + 1):
             try:
-                return self._request(query, accept)
+                headers = {**self.headers, "Accept": accept}
+                return post_query(self.url, query, headers, self.timeout, _MOST_BYTES)
             except urllib.error.HTTPError as error:
                 reason = f"HTTP status {error.code}"
                 if error.code < 500 and error.code != _TOO_MANY:
@@ -128,33 +128,6 @@ class Endpoint:
         raise SourceError(
             f"{self.shown}, {what}: {reason}, after {self.retries + 1} tries; try later, or with smaller pages"
         ) from cause
-
-    def _request(self, query: str, accept: str) -> tuple[bytes, str]:
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-            self.url,
-            data=urlencode({"query": query}).encode(),
-            headers={"User-Agent": "groundwire", **self.headers, "Accept": accept},
-        )
-        deadline = time.monotonic() + self.timeout
-        with _OPENER.open(request, timeout=self.timeout) as response:
-            body = bytearray()
-            while block := response.read1(_BLOCK):
-                body += block
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no whole answer within {self.timeout:g} s")
-                if len(body) > _MOST_BYTES:
-                    raise OSError("an answer of more than 1 GiB")
-            if response.length:
-                raise OSError(f"the answer ends {response.length} bytes too early")
-            return bytes(body), response.headers.get_content_type()
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Follow none: the status then is an error as any other."""
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _retry_after(headers: email.message.Message) -> float:

@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TypeVar
 
 from groundwire.kg.index import CASED, LOWER_CASE
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
@@ -13,6 +14,7 @@ from groundwire.kg.words import LONGEST_KEY, is_cased
 # Ranks of language and predicate, then the label itself: the smallest is taken, so that the choice never depends on the
 # order of triples.
 Preference = tuple[int, int, str]
+Owner = TypeVar("Owner", str, int)
 _NO_LANGUAGE = 1 << 20
 
 
@@ -69,6 +71,12 @@ def label_owner(key: str) -> str:
 def linkable(key: str) -> bool:
     """Whether a term of this string form can be an entity: only IRIs are."""
     return is_iri(key)
+
+
+def prefer(chosen: dict[Owner, Preference], owner: Owner, preference: Preference | None) -> None:
+    """Keep the better of what an owner has and what is offered."""
+    if preference is not None and (owner not in chosen or preference < chosen[owner]):
+        chosen[owner] = preference
 
 
 def matched_key(label: str) -> str:

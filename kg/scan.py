@@ -17,6 +17,7 @@ from groundwire.kg.labels import (
     lone_names,
     lower_case_words,
     matched_key,
+    prefer,
     shape_of,
 )
 from groundwire.kg.parts import parts_of
@@ -27,11 +28,6 @@ from groundwire.kg.terms import Quad, fallback_label, is_iri, literal_parts
 from groundwire.kg.text import squeeze
 from groundwire.kg.types import GraphInfo
 from groundwire.kg.words import label_stems
-
-
-def _prefer(chosen: dict[str, Preference], owner: str, preference: Preference | None) -> None:
-    if preference is not None and (owner not in chosen or preference < chosen[owner]):
-        chosen[owner] = preference
 
 
 @dataclass(slots=True)
@@ -55,7 +51,7 @@ class _Gathered:
             own = list(chosen.items())
             chosen.clear()
             for key, preference in own:
-                _prefer(chosen, of(key), preference)
+                prefer(chosen, of(key), preference)
 
 
 def _gather(quads: Iterable[Quad], rules: LabelRules) -> _Gathered:
@@ -72,10 +68,10 @@ def _gather(quads: Iterable[Quad], rules: LabelRules) -> _Gathered:
         elif p in rules.names or p in rules.alternatives:
             label = squeeze(literal_parts(o)[0])
             if p in rules.names:
-                _prefer(got.preferred, s, rules.preference(p, o))
+                prefer(got.preferred, s, rules.preference(p, o))
             got.labels.append((label, s, (LABEL if p in rules.names else ALTERNATIVE) + 2 * shape_of(label)))
         elif p in rules.descriptions:
-            _prefer(got.described, s, rules.preference(p, o))
+            prefer(got.described, s, rules.preference(p, o))
     return got
 
 

@@ -7,11 +7,10 @@ named graph alone counts.
 import base64
 import json
 import re
-import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 
 import pyoxigraph as ox
@@ -20,12 +19,12 @@ from groundwire.kg.errors import GraphTimeoutError, GraphUnavailableError
 from groundwire.kg.labels import LabelRules
 from groundwire.kg.settings import RDF_TYPE
 from groundwire.kg.source import Contents, LiveOptions, QuadSource
+from groundwire.kg.sparql_http import post_query
 from groundwire.kg.terms import Quad, is_iri, literal_key, literal_parts
 from groundwire.kg.time_limit import remaining, within_limit
 
 MOST_ROWS = 50_000  # read of one pattern: a hub has more triples than are ever ranked
 _MOST_BYTES = 256 << 20  # of one answer
-_BLOCK = 1 << 16
 _PAGE_SECONDS = 60.0
 _ACCEPT = "application/sparql-results+json, application/sparql-results+xml;q=0.8"
 _NOT_IN_IRI = re.compile(r'[\x00-\x20<>"{}|^`\\]')
@@ -47,7 +46,7 @@ class SparqlSource(QuadSource):
         parts = urllib.parse.urlsplit(url)
         self.name = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         self._options = options
-        self._headers = {"Accept": _ACCEPT, "User-Agent": "groundwire"}
+        self._headers = {"Accept": _ACCEPT}
         if parts.username is not None:
             user = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
@@ -165,21 +164,8 @@ class SparqlSource(QuadSource):
 
     def _post(self, query: str, timeout: float) -> tuple[bytes, str]:
         """Body and media type of the answer to a query. `timeout` in seconds."""
-        body = urllib.parse.urlencode({"query": query}).encode()
-        request = urllib.request.Request(self.name, body, self._headers)  # noqa: S310 - the scheme was looked at
-        blocks: list[bytes] = []
-        size = 0
-        end = time.monotonic() + timeout
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
-                while block := answer.read1(_BLOCK):
-                    if time.monotonic() > end:
-                        raise TimeoutError  # noqa: TRY301 - as a wait that is too long
-                    blocks.append(block)
-                    size += len(block)
-                    if size > _MOST_BYTES:
-                        raise self._unavailable(f"sent more than {_MOST_BYTES >> 20} MiB; lower page_rows")
-                return b"".join(blocks), answer.headers.get_content_type()
+            return post_query(self.name, query, self._headers, timeout, _MOST_BYTES)
         except urllib.error.HTTPError as error:
             told = error.read(300).decode(errors="replace").strip()
             raise self._unavailable(f"answered HTTP {error.code} {error.reason}: {told}") from error
@@ -189,6 +175,8 @@ class SparqlSource(QuadSource):
             if isinstance(error.reason, TimeoutError):
                 raise GraphTimeoutError(f"{self.name} did not answer within {timeout:.3g} s") from error
             raise self._unavailable(f"can't be reached: {error.reason}") from error
+        except (OSError, HTTPException) as error:
+            raise self._unavailable(f"broke off: {error}") from error
 
     def _parse(self, body: bytes, media_type: str) -> list[Row] | ox.QueryBoolean:
         syntax = ox.QueryResultsFormat.from_media_type(media_type)

@@ -10,20 +10,11 @@ import zlib
 from collections.abc import Sequence
 
 from groundwire.kg.types import Mention
+from groundwire.protected_words import PROTECTED
 
 # One edit for each so many words, at least one.
 WORDS_PER_EDIT = 12
 MIN_LETTERS = 4
-# Words whose change, or appearance by a slip ("note" -> "not"), would change what is said.
-PROTECTED = frozenset(
-    """no not nor non none never nothing nobody nowhere neither without cannot cant wont dont doesnt didnt isnt arent
-    wasnt werent hasnt havent hadnt shouldnt wouldnt couldnt false untrue deny denies denied lack lacks lacked except
-    unless
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
-    half first second third fourth fifth sixth seventh eighth ninth tenth more less most least fewer few under over
-    before after above below nicht kein keine keiner nie ohne pas jamais sans nunca sin ningun ninguna""".split()  # noqa: SIM905 - reads better than a list
-)
 # A run of letters with no digit, apostrophe or hyphen at its sides: contractions and codes stay whole.
 _WORD = re.compile(rf"(?<![\w'’-])[^\W\d_]{{{MIN_LETTERS},}}(?![\w'’-])")
 

@@ -12,6 +12,7 @@ import click
 
 from groundwire import __version__
 from groundwire.cli.connection import Connection, connection_options
+from groundwire.cli.graph import GRAPH, GRAPH_HELP
 
 if TYPE_CHECKING:  # the toolchain takes seconds to import: `--help` does without
     from groundwire.export.attack_report import Attacked
@@ -28,8 +29,7 @@ _KINDS = ("characters", "words", "evidence")
 @click.option("--target", metavar="HOST:PORT", help="Address of a running server, instead of --bundle.")
 @connection_options
 @click.option("--model", default="", help="Name of the server's model; not needed when it holds one.")
-@click.option("--graph", type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file: what a "
-              "bundle reads, and where other names of entities come from.")  # fmt: skip
+@click.option("--graph", type=GRAPH, help=GRAPH_HELP + " A bundle reads it, and other names of entities come from it.")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL of id, text, label, entities.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON, HTML) and texts.jsonl.")
 @click.option("--attack", "kinds", multiple=True, type=click.Choice(_KINDS), help="What to attack; all when left out.")
@@ -40,7 +40,7 @@ _KINDS = ("characters", "words", "evidence")
 @click.option("--limit", default=0, type=click.IntRange(0), help="Attack a sample of so many examples; 0 for all.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def attack(bundle: Path | None, target: str | None, connection: Connection, model: str, graph: Path | None,
+def attack(bundle: Path | None, target: str | None, connection: Connection, model: str, graph: Path | str | None,
            data: Path, out: Path | None,
            kinds: tuple[str, ...], entities: str, edits: float, queries: int, limit: int, seed: int,
            *, as_json: bool) -> None:  # fmt: skip
@@ -108,7 +108,7 @@ class _Subject:
     grounded: "Grounded | None" = None
 
 
-def _open_graph(stack: ExitStack, graph: Path | None) -> "Retriever | None":
+def _open_graph(stack: ExitStack, graph: Path | str | None) -> "Retriever | None":
     if graph is None:
         return None
     from groundwire.kg import open_graph

@@ -13,6 +13,7 @@ import numpy as np
 
 from groundwire import metrics
 from groundwire.cli.connection import Connection, connection_options
+from groundwire.cli.graph import GRAPH, GRAPH_HELP
 from groundwire.errors import GroundwireError
 from groundwire.export.data import Example, read_examples
 from groundwire.export.progress import track
@@ -31,7 +32,7 @@ class _Ask(Protocol):
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of a bundle, to run in this process.")
-@click.option("--graph", type=click.Path(path_type=Path), help="A compiled graph's folder, or an RDF file.")
+@click.option("--graph", type=GRAPH, help=GRAPH_HELP)
 @click.option("--target", metavar="HOST:PORT", help="Address of a running server, instead of --bundle and --graph.")
 @connection_options
 @click.option("--model", default="", help="Name of the server's model; not needed when it holds one.")
@@ -46,7 +47,7 @@ class _Ask(Protocol):
 @click.option("--coverage", multiple=True, type=click.FloatRange(0, 1, min_open=True, max_open=True), default=[0.9],
               show_default=True, help="Of the conformal sets; may be given several times.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def evaluate(bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str,
+def evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection, model: str,
              data: Path, entities: str, coverage: tuple[float, ...], *, as_json: bool) -> None:  # fmt: skip
     """Measure accuracy, calibration, conformal sets, abstention and latency, one request after the other."""
     if (target is None) == (bundle is None and graph is None) or (target is None and (bundle is None or graph is None)):
@@ -56,7 +57,7 @@ def evaluate(bundle: Path | None, graph: Path | None, target: str | None, connec
     click.echo(json.dumps(figures) if as_json else _readable(figures))
 
 
-async def _evaluate(bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str,
+async def _evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection, model: str,
                     examples: Sequence[Example], gold: bool, coverages: Sequence[float]) -> dict[str, Any]:  # fmt: skip
     async with _asker(bundle, graph, target, connection, model) as ask:
         predictions, latency = [], []
@@ -79,7 +80,7 @@ async def _evaluate(bundle: Path | None, graph: Path | None, target: str | None,
 
 @asynccontextmanager
 async def _asker(
-    bundle: Path | None, graph: Path | None, target: str | None, connection: Connection, model: str
+    bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection, model: str
 ) -> AsyncIterator[_Ask]:
     """The same question to a server or to a pipeline in this process."""
     async with AsyncExitStack() as stack:

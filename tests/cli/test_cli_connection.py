@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from authority import Authority
+from commands import groundwire
 
 from groundwire.bundle import Bundle
 from groundwire.server.app import BackgroundServer
@@ -15,12 +14,6 @@ from groundwire.server.config import Security, ServerConfig
 
 TOKEN = "correct-horse-battery-staple"
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-
-
-def groundwire(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from groundwire.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_commands_reach_a_guarded_server_and_say_what_is_missing(built: Bundle, project: Path, tmp_path: Path) -> None:

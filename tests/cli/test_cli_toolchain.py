@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import groundwire
 
 from groundwire.bundle import Bundle
 from groundwire.server.app import BackgroundServer
@@ -13,12 +14,6 @@ from groundwire.server.config import ServerConfig
 
 KEYS = ["n", "accuracy", "macro_f1", "nll", "brier", "ece", "aurc", "coverage", "set_size", "accepted",
         "accepted_accuracy", "latency_ms"]  # fmt: skip
-
-
-def groundwire(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from groundwire.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_build_says_what_it_made_and_does_nothing_twice(built: Bundle, project: Path):

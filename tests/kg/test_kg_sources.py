@@ -16,7 +16,15 @@ from rdflib.plugins.stores.memory import Memory, SimpleMemory
 from rdflib.plugins.stores.sparqlstore import SPARQLStore
 
 from groundwire.cli.kg import kg
-from groundwire.kg import CompiledRetriever, Endpoint, SourceError, compile_graph, load_dataset, open_graph
+from groundwire.kg import (
+    CompiledRetriever,
+    Endpoint,
+    GraphUnavailableError,
+    SourceError,
+    compile_graph,
+    load_dataset,
+    open_graph,
+)
 from groundwire.kg.fetch import fetch
 from groundwire.kg.prepare import prepared
 from groundwire.kg.settings import GraphSettings
@@ -40,10 +48,10 @@ def names_and_sizes(dataset: rdflib.Dataset) -> dict[str, int]:
     return {str(graph.identifier): len(graph) for graph in dataset.graphs() if len(graph)}
 
 
-def same_graphs(one: rdflib.Dataset, other: rdflib.Dataset) -> None:
-    assert names_and_sizes(one) == names_and_sizes(other)
-    for name in names_and_sizes(one):
-        assert isomorphic(one.graph(rdflib.URIRef(name)), other.graph(rdflib.URIRef(name)))
+def same_graphs(one: rdflib.Dataset, other: rdflib.Dataset) -> bool:
+    return names_and_sizes(one) == names_and_sizes(other) and all(
+        isomorphic(one.graph(rdflib.URIRef(name)), other.graph(rdflib.URIRef(name))) for name in names_and_sizes(one)
+    )
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ def original(tmp_path: Path) -> rdflib.Dataset:
 def test_pages_make_up_the_whole_graph(tmp_path: Path, original: rdflib.Dataset, page: int, union: bool) -> None:
     with serve_sparql(TRIG, union=union) as server:
         found = everything(Endpoint(server.url, page=page, retries=0), tmp_path)
-    same_graphs(found, original)
+    assert same_graphs(found, original)
 
 
 terms = st.sampled_from([f"<{E}{name}>" for name in "abc"])
@@ -106,7 +114,7 @@ def test_the_command_takes_an_endpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_what_may_pass_is_tried_again(tmp_path: Path, original: rdflib.Dataset, status: int) -> None:
     with serve_sparql(TRIG, statuses=[status, status], broken=1) as server:
-        same_graphs(everything(Endpoint(server.url, retries=2, backoff=0.001), tmp_path), original)
+        assert same_graphs(everything(Endpoint(server.url, retries=2, backoff=0.001), tmp_path), original)
         assert server.queries[0] == server.queries[1] == server.queries[2]
 
 
@@ -140,15 +148,21 @@ def test_what_will_not_pass_is_not_tried_again(tmp_path: Path, status: int) -> N
 
 
 def test_redirects_are_told_and_not_followed(tmp_path: Path) -> None:
-    with serve_sparql(TRIG) as other, serve_sparql(TRIG, statuses=[302], headers={"Location": other.url}) as server:
+    with (
+        serve_sparql(TRIG) as other,
+        serve_sparql(TRIG, statuses=[302, 302], headers={"Location": other.url}) as server,
+    ):
         with pytest.raises(SourceError, match=f"points to {other.url}"):
             everything(Endpoint(server.url), tmp_path)
+        with pytest.raises(GraphUnavailableError, match="HTTP 302"):
+            open_graph(server.url)
         assert other.queries == []
 
 
 def test_an_endpoint_that_cuts_its_answers_costs_requests_not_triples(tmp_path: Path, original: rdflib.Dataset) -> None:
     with serve_sparql(TRIG, cut=4) as server:
-        same_graphs(everything(Endpoint(server.url, page=100), tmp_path), original)
+        assert same_graphs(everything(Endpoint(server.url, page=100), tmp_path), original)
+        assert len(server.queries) > len({query.partition("OFFSET")[0] for query in server.queries})
 
 
 def test_blank_nodes_that_do_not_fit_one_answer_are_refused(tmp_path: Path) -> None:

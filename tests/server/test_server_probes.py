@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.kg import Candidate, Mention
-from groundwire.server.probes import PROTECTED, perturb
+from groundwire.protected_words import PROTECTED
+from groundwire.server.probes import perturb
 
 WORDS = [
     "Paris",

@@ -6,7 +6,8 @@ another known word ("form" for "from"), because then the text would say somethin
 
 from collections.abc import Callable, Collection, Mapping
 
-from groundwire.export.attacks.text.meaning import PROTECTED, is_protected, keeps_meaning, words_of
+from groundwire.export.attacks.text.meaning import is_protected, keeps_meaning, words_of
+from groundwire.protected_words import PROTECTED
 
 # Letters left and right of, above and below each key of a QWERTY keyboard.
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
