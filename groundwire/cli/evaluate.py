@@ -57,8 +57,9 @@ def evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, 
     click.echo(json.dumps(figures) if as_json else _readable(figures))
 
 
-async def _evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection, model: str,
-                    examples: Sequence[Example], gold: bool, coverages: Sequence[float]) -> dict[str, Any]:  # fmt: skip
+async def _evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection,
+                    model: str, examples: Sequence[Example], gold: bool,
+                    coverages: Sequence[float]) -> dict[str, Any]:  # fmt: skip
     async with _asker(bundle, graph, target, connection, model) as ask:
         predictions, latency = [], []
         held: dict[float, list[bool]] = {c: [] for c in coverages}
