@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
-from groundwire.kg.hashing import hash_all, hash_slices
-from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
+from groundwire.kg.hashing import hash_all
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
+from groundwire.kg.kernel import open_kernel
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
-from groundwire.kg.spell import Spelling, nearest
+from groundwire.kg.spell import LONGEST_FOR_TWO, Spelling, nearest
 from groundwire.kg.strings import Strings
+from groundwire.kg.tables import Tables
 from groundwire.kg.terms import fallback_label, make_term
 from groundwire.kg.types import GraphInfo, Term
-from groundwire.kg.vectors import Floats32, WordVectors
+from groundwire.kg.vectors import Bytes, WordVectors
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
 _NO_PAIRS = np.zeros(0, dtype=np.uint64)
-_THREE, _SEVEN = np.uint64(3), np.uint64(7)
 _MOST_WORDS = 1 << 16  # kept ready, about 10 MB
 _MOST_TERMS = 1 << 15  # kept ready, about 20 MB
 
@@ -32,25 +33,11 @@ class CompiledRetriever(IndexRetriever):
     """A `Retriever` on a folder made by `compile_graph`. Raises `CompiledGraphError` when the folder is not whole.
 
     Folders of up to 64 MiB are hashed whole when opened, larger ones by sample; `full_check` decides otherwise.
+    `native` says whether the compiled kernel is used where the package was built with it: answers are the same.
     """
 
-    def __init__(self, path: str | os.PathLike[str], full_check: bool | None = None) -> None:
-        super().__init__(CompiledIndex(Path(path), full_check))
-
-
-def _equal(table: NDArray[np.uint64], hashes: NDArray[np.uint64], owners: Ints) -> list[tuple[int, int]]:
-    """(owner, entry) for each entry of the sorted `table` that equals the hash of that owner."""
-    if not len(table):
-        return []
-    low = np.searchsorted(table, hashes)
-    hit = np.flatnonzero(table[np.minimum(low, len(table) - 1)] == hashes)
-    found = []
-    for place, entry in zip(hit.tolist(), low[hit].tolist(), strict=True):
-        wanted, owner = hashes[place], int(owners[place])
-        while entry < len(table) and table[entry] == wanted:
-            found.append((owner, entry))
-            entry += 1  # noqa: PLW2901 - walk on over entries of the same hash
-    return found
+    def __init__(self, path: str | os.PathLike[str], full_check: bool | None = None, *, native: bool = True) -> None:
+        super().__init__(CompiledIndex(Path(path), full_check, native))
 
 
 def _gather(offsets: Ints, values: NDArray[np.uint32], nodes: Ints) -> tuple[Ints, Ints]:
@@ -67,7 +54,7 @@ def _gather(offsets: Ints, values: NDArray[np.uint32], nodes: Ints) -> tuple[Int
 class CompiledIndex(GraphIndex):
     """The arrays of a compiled graph (see `groundwire.kg.format` for what each holds)."""
 
-    def __init__(self, path: Path, full_check: bool | None = None) -> None:
+    def __init__(self, path: Path, full_check: bool | None = None, native: bool = True) -> None:
         folder = Folder(path, full_check)
         meta = folder.meta
         try:
@@ -97,15 +84,12 @@ class CompiledIndex(GraphIndex):
         self._vocabulary_hash, self._vocabulary_frequency = array("vocabulary_hash"), array("vocabulary_frequency")
         self._words_offset, self._words = array("term_words_offset"), array("term_words")
         self._digit = array("term_digit")
-        self._key_hash, self._key_filter = array("key_hash"), array("key_filter")
         self._key_posting = array("key_posting")
         self._posting_term, self._posting_kind = array("posting_term"), array("posting_kind")
-        self._part_hash, self._part_key = array("part_hash"), array("part_key")
-        self._spelling_hash, self._spelling_word = array("spelling_hash"), array("spelling_word")
+        self._part_key, self._spelling_word = array("part_key"), array("spelling_word")
         self._label_words = Strings(folder, "label_words")
         self._lower_hash, self._lower_count = array("lower_hash"), array("lower_count")
         self._about_offset, self._about = array("about_offset"), array("about")
-        self._filter_shift = np.uint64(64 - (len(self._key_filter) * 8).bit_length() + 1)
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
         if folder.has("term_vectors"):
             self._term_vectors = array("term_vectors")
@@ -114,31 +98,35 @@ class CompiledIndex(GraphIndex):
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
+        self._known_statements: dict[Row, tuple[Term, Term, Term, str, str, bool]] = {}
         self.type_node = -1
         type_node = self.find(RDF_TYPE)
         if type_node is not None:
             self.type_node = type_node
+        tables = {name: array(name) for name in ("key_hash", "key_filter", "part_hash", "spelling_hash")}
+        shift = 64 - (len(tables["key_filter"]) * 8).bit_length() + 1
+        kernel = open_kernel(folder, self.settings, shift, self.type_node) if native else None
+        self.kernel = kernel
+        self._tables = kernel or Tables(tables, shift)
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
-        """The slices of `text` that are labels, and a way to those that are parts of labels."""
-        hashes = hash_slices(text, starts, ends)
-        bits = hashes >> self._filter_shift
-        passed = ((self._key_filter[bits >> _THREE] >> (bits & _SEVEN).astype(np.uint8)) & 1).nonzero()[0]
-        labels: Found = []
-        for place, key in _equal(self._key_hash, hashes[passed], passed):
-            if self._keys[key].replace(" ", "") == text[starts[place] : ends[place]]:
-                labels.append((place, key))
+    def lookup(
+        self, words: Sequence[str], starts: int, longest: int, center: int = -1
+    ) -> tuple[Found, list[Place], PartsOf]:
+        """The sequences of words that are labels, and a way to those that are parts of labels."""
+        hits, maybe = self._tables.sequences(words, starts, longest, center)
+        labels = [(a, b, key) for a, b, key in hits if self._keys[key].replace(" ", "") == "".join(words[a:b])]
 
-        def parts(places: list[int]) -> Found:
+        def parts(places: list[Place]) -> Found:
             found: Found = []
-            for place, entry in _equal(self._part_hash, hashes[places], np.array(places, dtype=np.int64)):
-                key = int(self._part_key[entry])
-                # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
-                if text[starts[place] : ends[place]] in self._keys[key].replace(" ", ""):
-                    found.append((place, key))
+            for a, b, hashed in places:
+                for entry in self._tables.parts(hashed):
+                    key = int(self._part_key[entry])
+                    # The label holds the part as a run of letters; that it holds it as a run of words, the hash says.
+                    if "".join(words[a:b]) in self._keys[key].replace(" ", ""):
+                        found.append((a, b, key))
             return found
 
-        return labels, passed.tolist(), parts
+        return labels, maybe, parts
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""
@@ -157,13 +145,9 @@ class CompiledIndex(GraphIndex):
     def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         """For each word the nearest label words; none for a word that labels hold."""
 
-        def look_up(forms: list[list[str]]) -> list[set[str]]:
-            owners = np.arange(len(forms)).repeat([len(group) for group in forms])
-            hashes = hash_all([form for group in forms for form in group])
-            found: list[set[str]] = [set() for _ in forms]
-            for owner, entry in _equal(self._spelling_hash, hashes, owners):
-                found[owner].add(self._label_words[int(self._spelling_word[entry])])
-            return found
+        def look_up(wanted: list[str], shortest_for_two: int) -> list[set[str]]:
+            entries = (self._tables.misspelt(word, shortest_for_two, LONGEST_FOR_TWO) for word in wanted)
+            return [{self._label_words[number] for number in self._spelling_word[some].tolist()} for some in entries]
 
         return nearest(words, look_up, self.holds_word)
 
@@ -216,6 +200,15 @@ class CompiledIndex(GraphIndex):
             found = self._known_terms[node] = make_term(self.key(node), self._labels[node])
         return found
 
+    def statement(self, row: Row) -> tuple[Term, Term, Term, str, str, bool]:
+        """A triple as evidence has it."""
+        found = self._known_statements.get(row)
+        if found is None:
+            if len(self._known_statements) >= _MOST_TERMS:
+                self._known_statements.clear()
+            found = self._known_statements[row] = super().statement(row)
+        return found
+
     def graph_name(self, graph: int) -> str:
         """IRI of a named graph, empty for the default graph."""
         return self._graph_names[graph]
@@ -250,7 +243,7 @@ class CompiledIndex(GraphIndex):
             self._graph[triples].astype(np.int64),
         )
 
-    def word_ids(self, stems: Sequence[str]) -> Ints:
+    def word_ids(self, stems: Sequence[str]) -> list[int]:
         """The word of each stem, -1 when unknown."""
         known = self._known_words
         new = [stem for stem in stems if stem not in known]
@@ -262,7 +255,7 @@ class CompiledIndex(GraphIndex):
                 # A new dictionary, since other threads may still read the old one.
                 known = self._known_words = {stem: known[stem] for stem in stems if stem in known}
             known.update(zip(new, found, strict=True))
-        return np.fromiter((known.get(stem, -1) for stem in stems), np.int64, len(stems))
+        return [known.get(stem, -1) for stem in stems]
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""
@@ -272,9 +265,10 @@ class CompiledIndex(GraphIndex):
         """The words of each node, and how many."""
         return _gather(self._words_offset, self._words, nodes)
 
-    def label_vectors(self, nodes: Ints) -> Floats32:
+    def label_vectors(self, nodes: Ints) -> Bytes:
         """The vectors of the nodes' labels."""
-        return self._term_vectors[nodes].astype(np.float32)
+        vectors: Bytes = self._term_vectors[nodes]
+        return vectors
 
     def has_digit(self, nodes: Ints) -> NDArray[np.bool_]:
         """Whether each label holds a digit."""

@@ -17,6 +17,9 @@ def shared_words(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[
     """
     if not len(query.words) or not nodes:
         return [0.0] * len(nodes)
+    # Exactly rounded sums, so that the order of the words, which differs between indexes, changes nothing.
+    if index.kernel is not None:
+        return [fsum(row) for row in index.kernel.shared(list(nodes), query.words, query.weights)]
     members = np.asarray(nodes, dtype=np.int64)
     order = np.argsort(members)
     facts = index.facts(nodes)
@@ -38,7 +41,6 @@ def shared_words(index: GraphIndex, query: Query, nodes: Sequence[int]) -> list[
     own, own_counts = index.words_of(members)
     _mark(named, query, np.repeat(np.arange(len(members)), own_counts), own)
     weights = np.where(named, query.weights * NAME_WEIGHT, query.weights)
-    # Exactly rounded, so that the order of the words, which differs between indexes, changes nothing.
     return [fsum(row[said].tolist()) for row, said in zip(weights, shares, strict=True)]
 
 

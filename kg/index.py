@@ -7,7 +7,7 @@ order or a score is the same in every index: strings of terms, word statistics, 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,19 @@ from groundwire.kg.spell import Spelling
 from groundwire.kg.stems import stem
 from groundwire.kg.terms import make_term
 from groundwire.kg.types import GraphInfo, Term
-from groundwire.kg.vectors import Floats32, WordVectors
+from groundwire.kg.vectors import Bytes, WordVectors
+from groundwire.kg.verbalise import verbalise
 
 Ints = NDArray[np.int64]
 
-Found = list[tuple[int, int]]
-PartsOf = Callable[[list[int]], Found]
+# Of a text's words: the first, the last (exclusive), and what the index knows the sequence by.
+Place = tuple[int, int, int]
+# The first and last word, and the key.
+Found = list[tuple[int, int, int]]
+PartsOf = Callable[[list[Place]], Found]
+
+# Nodes of subject, predicate and object, and the number of the named graph.
+Row = tuple[int, int, int, int]
 
 LABEL, ALTERNATIVE = 0, 1
 LOWER_CASE, CASED = 0, 1
@@ -34,6 +41,25 @@ class Posting(NamedTuple):
     node: int
     kind: int
     shape: int
+
+
+class Kernel(Protocol):
+    """The loops of ranking, compiled: `rank.best` and `context.shared_words` for one graph."""
+
+    def best(
+        self,
+        nodes: list[int],
+        query_words: Ints,
+        query_weights: NDArray[np.float64],
+        quantity: bool,
+        content_ids: Sequence[int],
+        content_vectors: Bytes,
+        top_k: int,
+    ) -> tuple[list[Row], list[float], set[int]]:
+        """Rows, their scores, and the words of the query that they or the nodes' labels hold."""
+
+    def shared(self, nodes: list[int], query_words: Ints, query_weights: NDArray[np.float64]) -> list[list[float]]:
+        """For each node the weights of the query's words that its triples or its description hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +84,16 @@ class GraphIndex(ABC):
     longest_key: int  # letters of the longest label, spaces not counted
     info: GraphInfo
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
+    kernel: Kernel | None = None  # what ranks in the place of `groundwire.kg.rank`, with the same result
 
     @abstractmethod
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
-        """The slices of `text` (folded words without spaces) that are labels: a list of (place in `starts`, key).
+    def lookup(
+        self, words: Sequence[str], starts: int, longest: int, center: int = -1
+    ) -> tuple[Found, list[Place], PartsOf]:
+        """The sequences of 1 to `longest` words, begun at one of the first `starts`, that are labels without spaces.
 
-        The other values are the places that may be parts of labels, and a function that gives the same for the parts
-        among some of these places. All are ordered by place.
+        With `center` only those around that word. The other values are the sequences that may be parts of labels, and
+        a function that gives the same for the parts among some of these. All are in order of first and last word.
         """
 
     @abstractmethod
@@ -114,12 +143,19 @@ class GraphIndex(ABC):
         """The label that people read; never empty."""
 
     @abstractmethod
-    def label_vectors(self, nodes: Ints) -> Floats32:
+    def label_vectors(self, nodes: Ints) -> Bytes:
         """The vectors of the nodes' labels, shape (len(nodes), 64); only with `vectors`."""
 
     def term(self, node: int) -> Term:
         """The node as a term with its label."""
         return make_term(self.key(node), self.label(node))
+
+    def statement(self, row: Row) -> tuple[Term, Term, Term, str, str, bool]:
+        """A triple as evidence has it: its terms, named graph, words, and whether it is in conflict."""
+        subject, predicate, obj, graph = row
+        s, p, o = self.term(subject), self.term(predicate), self.term(obj)
+        said = verbalise(s.label, p.label, o.label)
+        return s, p, o, self.graph_name(graph), said, self.conflicting(subject, predicate)
 
     @abstractmethod
     def graph_name(self, graph: int) -> str:
@@ -134,12 +170,12 @@ class GraphIndex(ABC):
         """The triples of `nodes` as subject and as object, each once, at most the settings' limits a node."""
 
     @abstractmethod
-    def word_ids(self, stems: Sequence[str]) -> Ints:
-        """The word of each stem; -1 for one that no label or literal holds. Shape (len(stems),)."""
+    def word_ids(self, stems: Sequence[str]) -> list[int]:
+        """The word of each stem; -1 for one that no label or literal holds."""
 
     def holds_word(self, word: str) -> bool:
         """Whether some label or literal holds the word."""
-        return bool((self.word_ids([stem(word)]) >= 0).all())
+        return self.word_ids([stem(word)])[0] >= 0
 
     @abstractmethod
     def frequencies(self, words: Ints) -> Ints:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Posting
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting
 from groundwire.kg.pattern_cache import PatternCache
 from groundwire.kg.scan import Scan
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.source import QuadSource
-from groundwire.kg.spell import Spelling, nearest
+from groundwire.kg.spell import Spelling, deletions, nearest
 from groundwire.kg.terms import Quad
-from groundwire.kg.vectors import Floats32, WordVectors
+from groundwire.kg.vectors import Bytes, WordVectors
 from groundwire.kg.words import label_stems
 
 
@@ -63,15 +63,25 @@ class RdflibIndex(GraphIndex):
                     self._numbers[key] = number
         return number
 
-    def lookup(self, text: str, starts: Ints, ends: Ints) -> tuple[Found, list[int], PartsOf]:
-        """The slices of `text` that are labels, and a way to those that are parts of labels."""
-        slices = [text[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-        labels = [(place, key) for place, slice_ in enumerate(slices) for key in self._keys.get(slice_, ())]
+    def lookup(
+        self, words: Sequence[str], starts: int, longest: int, center: int = -1
+    ) -> tuple[Found, list[Place], PartsOf]:
+        """The sequences of words that are labels, and a way to those that are parts of labels."""
+        labels: Found = []
+        maybe: list[Place] = []
+        for first in range(starts if center < 0 else min(starts, center + 1)):
+            joined = ""
+            for last in range(first, min(first + longest, len(words))):
+                joined += words[last]
+                if last >= center:
+                    labels += [(first, last + 1, key) for key in self._keys.get(joined, ())]
+                    if joined in self._parts:
+                        maybe.append((first, last + 1, 0))
 
-        def parts(places: list[int]) -> Found:
-            return [(place, key) for place in places for key in self._parts[slices[place]]]
+        def parts(places: list[Place]) -> Found:
+            return [(a, b, key) for a, b, _ in places for key in self._parts["".join(words[a:b])]]
 
-        return labels, [place for place, slice_ in enumerate(slices) if slice_ in self._parts], parts
+        return labels, maybe, parts
 
     def key_text(self, key: int) -> str:
         """The folded label of a key, with its spaces."""
@@ -84,7 +94,8 @@ class RdflibIndex(GraphIndex):
     def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         """For each word the nearest label words; none for a word that labels hold."""
 
-        def look_up(forms: list[list[str]]) -> list[set[str]]:
+        def look_up(wanted: list[str], shortest_for_two: int) -> list[set[str]]:
+            forms = (deletions(word, shortest_for_two) for word in wanted)
             return [{word for form in group for word in self._spellings.get(form, ())} for group in forms]
 
         return nearest(words, look_up, self.holds_word)
@@ -181,9 +192,9 @@ class RdflibIndex(GraphIndex):
                 number = self._graph_numbers[name]
         return number
 
-    def word_ids(self, stems: Sequence[str]) -> Ints:
+    def word_ids(self, stems: Sequence[str]) -> list[int]:
         """The word of each stem, -1 when unknown."""
-        return np.fromiter((self._word_numbers.get(stem, -1) for stem in stems), np.int64, len(stems))
+        return [self._word_numbers.get(stem, -1) for stem in stems]
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""
@@ -211,7 +222,7 @@ class RdflibIndex(GraphIndex):
         """Whether each label holds a digit."""
         return np.fromiter((any(map(str.isdigit, self.label(node))) for node in nodes.tolist()), bool, len(nodes))
 
-    def label_vectors(self, nodes: Ints) -> Floats32:
+    def label_vectors(self, nodes: Ints) -> Bytes:
         """The vectors of the nodes' labels."""
         assert self.vectors is not None
-        return self.vectors.labels([self.label(node) for node in nodes.tolist()]).astype(np.float32)
+        return self.vectors.labels([self.label(node) for node in nodes.tolist()])

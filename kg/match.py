@@ -7,13 +7,9 @@ Words are compared without the spaces between them, so "Cobian RAT" is found as 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import accumulate
 from typing import NamedTuple
 
-import numpy as np
-
-from groundwire.kg.index import GraphIndex, Ints
+from groundwire.kg.index import GraphIndex
 from groundwire.kg.spell import spellable
 from groundwire.kg.text import Words
 
@@ -41,15 +37,6 @@ class Span(NamedTuple):
     shared: int
 
 
-@lru_cache(maxsize=512)
-def _sequences(count: int, starts: int, longest: int) -> tuple[Ints, Ints]:
-    """First and last (exclusive) of all sequences of 1 to `longest` of `count` words begun in the first `starts`."""
-    first = np.repeat(np.arange(starts), longest)
-    last = first + np.tile(np.arange(1, longest + 1), starts)
-    fits = last <= count
-    return first[fits], last[fits]
-
-
 def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
     """All spans of `words` that may be a label, each span and label once, ordered by (first, last, label).
 
@@ -65,16 +52,13 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
         starts = min(_CHUNK, total - begin)
         end = min(total, begin + starts + longest - 1)
         chunk, in_capitals = words.words[begin:end], cased[begin:end]
-        first, last = _sequences(len(chunk), starts, longest)
         whole = bytearray(len(chunk))
-        for span in _look_up(index, chunk, in_capitals, first, last, whole):
+        for span in _look_up(index, chunk, in_capitals, (starts, longest, -1), whole):
             _keep(found, span, begin, 0)
         for variant, center, edits in _variants(index, text, words, (begin, chunk), (in_capitals, whole)):
             low, high = max(0, center - longest + 1), min(len(chunk), center + longest)
-            first, last = _sequences(high - low, high - low, longest)
-            around = (first <= center - low) & (last > center - low)
-            nothing, capitals = bytearray(high - low), in_capitals[low:high]
-            for span in _look_up(index, variant[low:high], capitals, first[around], last[around], nothing):
+            around = (high - low, longest, center - low)
+            for span in _look_up(index, variant[low:high], in_capitals[low:high], around, bytearray(high - low)):
                 _keep(found, span, begin + low, edits)
     spans = list(found.values())
     if len({(span.first, span.last) for span in spans}) == len(spans):
@@ -101,21 +85,19 @@ def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edit
 
 
 def _look_up(
-    index: GraphIndex, words: Sequence[str], cased: bytes, first: Ints, last: Ints, whole: bytearray
-) -> Iterator[Span]:
-    """Labels and parts among the sequences; marks in `whole` the words of labels of two words or more."""
-    bounds = np.fromiter(accumulate(map(len, words), initial=0), np.int64, len(words) + 1)
-    labels, maybe, parts = index.lookup("".join(words), bounds[first], bounds[last])
+    index: GraphIndex, words: Sequence[str], cased: bytes, which: tuple[int, int, int], whole: bytearray
+) -> list[Span]:
+    """Labels and parts among the sequences (see `GraphIndex.lookup`); marks in `whole` the words of longer labels."""
+    labels, maybe, parts = index.lookup(words, *which)
+    spans = [Span(a, b, key, False, 0, 1) for a, b, key in labels]
     inside: list[tuple[int, int]] = []
-    for place, key in labels:
-        a, b = int(first[place]), int(last[place])
+    for a, b, _ in labels:
         if b - a > 1 and 1 in cased[a:b]:
             whole[a:b] = b"\1" * (b - a)
             inside.append((a, b))
-        yield Span(a, b, key, False, 0, 1)
     wanted = []
     for place in maybe:
-        a, b = int(first[place]), int(last[place])
+        a, b, _ = place
         if 1 in cased[a:b]:
             for low, high in inside:
                 if low <= a and b <= high:
@@ -124,9 +106,9 @@ def _look_up(
                 wanted.append(place)
     if wanted:
         found = parts(wanted)
-        shared = Counter(place for place, _ in found)
-        for place, key in found:
-            yield Span(int(first[place]), int(last[place]), key, True, 0, shared[place])
+        shared = Counter((a, b) for a, b, _ in found)
+        spans += [Span(a, b, key, True, 0, shared[a, b]) for a, b, key in found]
+    return spans
 
 
 def _variants(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwire.kg.index import Facts, GraphIndex, Ints
+from groundwire.kg.index import Facts, GraphIndex, Ints, Row
 from groundwire.kg.stems import stem
 from groundwire.kg.terms import is_literal
 from groundwire.kg.text import Words
-from groundwire.kg.vectors import similarity
+from groundwire.kg.vectors import NO_VECTORS, similarity
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +37,12 @@ _PREDICATE_MEANING, _VALUE_MEANING = 3.0, 1.5
 _MOST_CONTENT = 256  # words of the text whose meaning is compared
 _FEW_NODES = 8  # so many are compared one after another, which is faster than a set operation
 _HALF = 8.0  # the weight of shared words that makes a relevance of one half
+# The same for the compiled kernel.
+WEIGHTS = {
+    "name": NAME_WEIGHT, "free_words": _FREE_WORDS, "length_penalty": _LENGTH_PENALTY, "prior": _PRIOR,
+    "type": _TYPE_PRIOR, "quantity": _QUANTITY_PRIOR, "link": _LINK_BONUS, "path": _PATH_BONUS,
+    "unrelated": _UNRELATED, "predicate_meaning": _PREDICATE_MEANING, "value_meaning": _VALUE_MEANING, "half": _HALF,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Query:
 
     `numbers` holds the id of each word of the text that the graph knows, by its stem; `stems` one stem a word of the
     text, empty for a stop word; `content` the words that are neither stop words nor numbers, kept only where word
-    vectors are used; `quantity` says whether the text is about numbers or times.
+    vectors are used, and `content_ids` their ids, -1 for unknown ones; `quantity` says whether the text is about
+    numbers or times.
     """
 
     words: Ints
@@ -53,6 +60,7 @@ class Query:
     numbers: dict[str, int]
     stems: list[str]
     content: list[str]
+    content_ids: list[int]
     quantity: bool
 
 
@@ -64,17 +72,17 @@ def inverse_frequency(index: GraphIndex, words: Ints) -> Floats:
 
 def make_query(index: GraphIndex, words: Words) -> Query:
     """The content words of a text that the graph knows."""
-    stems = [stem(word) for word in words.words]
+    stems = list(map(stem, words.words))
     distinct = list(dict.fromkeys(filter(None, stems)))
-    found = index.word_ids(distinct)
-    known = np.sort(found[found >= 0])
-    numbers = {one: number for one, number in zip(distinct, found.tolist(), strict=True) if number >= 0}
+    numbers = {one: number for one, number in zip(distinct, index.word_ids(distinct), strict=True) if number >= 0}
+    known = np.array(sorted(numbers.values()), dtype=np.int64)
     quantity = any(one[0].isdigit() for one in distinct) or not _QUANTITY_WORDS.isdisjoint(words.words)
     content = []
     if index.vectors is not None:
         pairs = dict(zip(words.words, stems, strict=True))
         content = [word for word, reduced in pairs.items() if reduced and not reduced[0].isdigit()][:_MOST_CONTENT]
-    return Query(known, inverse_frequency(index, known), numbers, stems, content, quantity)
+    content_ids = [numbers.get(stem(word), -1) for word in content]
+    return Query(known, inverse_frequency(index, known), numbers, stems, content, content_ids, quantity)
 
 
 def hits(query: Query, words: Ints, weights: Floats | None = None) -> Floats:
@@ -173,7 +181,7 @@ def _meaning(index: GraphIndex, query: Query, predicates: Ints, others: Ints, na
     """How near each fact's predicate and value are to some word of the text in meaning. Shape as `predicates`."""
     assert index.vectors is not None
     names = set(named.tolist())
-    words = [word for word in query.content if query.numbers.get(stem(word), -1) not in names]
+    words = [word for word, number in zip(query.content, query.content_ids, strict=True) if number not in names]
     vectors = index.vectors.words(words)
     near = similarity(index.label_vectors(np.concatenate((predicates, others))), vectors).astype(np.float64)
     near = np.maximum(0.0, near - _UNRELATED) / (1.0 - _UNRELATED)
@@ -189,7 +197,22 @@ def _members(column: Ints, nodes: Ints) -> NDArray[np.bool_]:
     return found
 
 
-def best_first(scores: Floats, top_k: int) -> list[int]:
-    """Places of the `top_k` highest scores, best first; equal ones in the order in which they stand."""
-    order: list[int] = (-scores).argsort(kind="stable")[:top_k].tolist()
-    return order
+def best(index: GraphIndex, query: Query, nodes: Sequence[int], top_k: int) -> tuple[list[Row], list[float], set[int]]:
+    """The `top_k` facts about `nodes` that rank highest, best first and equal ones in canonical order.
+
+    Returns them as rows, with their scores, and the query's words that they or the nodes' labels hold.
+    """
+    if not nodes or top_k <= 0:
+        return [], [], set()
+    if index.kernel is not None:
+        vectors = index.vectors.words(query.content) if index.vectors is not None else NO_VECTORS
+        asked = query.words, query.weights, query.quantity, query.content_ids, vectors
+        return index.kernel.best(list(nodes), *asked, top_k)
+    facts = index.facts(nodes)
+    if not len(facts):
+        return [], [], set()
+    ranking = rank(index, query, facts, nodes)
+    order: list[int] = (-ranking.scores).argsort(kind="stable")[:top_k].tolist()
+    columns = (facts.subjects, facts.predicates, facts.objects, facts.graphs)
+    rows = list(zip(*(column[order].tolist() for column in columns), strict=True))
+    return rows, ranking.scores[order].tolist(), ranking.words_of(order)

@@ -4,12 +4,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import compress
 
-from groundwire.kg.index import Facts, GraphIndex
+from groundwire.kg.index import GraphIndex, Row
 from groundwire.kg.link import link
-from groundwire.kg.rank import Query, best_first, make_query, rank
+from groundwire.kg.rank import Query, best, make_query
 from groundwire.kg.text import Words, split
 from groundwire.kg.types import Evidence, GraphInfo, Grounding, Mention
-from groundwire.kg.verbalise import verbalise
 
 
 class IndexRetriever:
@@ -30,7 +29,8 @@ class IndexRetriever:
 
     def retrieve(self, text: str, entities: Sequence[str], top_k: int) -> list[Evidence]:
         """Rank the triples of `entities` (IRIs; unknown ones are passed over) against `text`; at most `top_k`."""
-        return self._evidence(*self._ranked(make_query(self.index, split(text)), self._nodes(entities), top_k)[:3])
+        rows, scores, _ = best(self.index, make_query(self.index, split(text)), self._nodes(entities), top_k)
+        return self._evidence(rows, scores)
 
     def ground(self, text: str, top_k: int, entities: Sequence[str] | None = None) -> Grounding:
         """Link `text` (unless `entities` are given), retrieve at most `top_k` triples, and measure the coverage."""
@@ -42,9 +42,9 @@ class IndexRetriever:
             nodes = list(dict.fromkeys(candidates[0] for _, candidates in linked))
         else:
             mentions, nodes = (), self._nodes(entities)
-        facts, order, scores, said = self._ranked(query, nodes, top_k)
+        rows, scores, said = best(self.index, query, nodes, top_k)
         coverage = _coverage(words, query, mentions, said) if nodes else 0.0
-        return Grounding(mentions, tuple(self._evidence(facts, order, scores)), coverage)
+        return Grounding(mentions, tuple(self._evidence(rows, scores)), coverage)
 
     def close(self) -> None:
         """Release files and connections."""
@@ -54,25 +54,12 @@ class IndexRetriever:
         found = (self.index.find(iri) for iri in dict.fromkeys(entities))
         return [node for node in found if node is not None and self.index.degree(node)]
 
-    def _ranked(self, query: Query, nodes: Sequence[int], top_k: int) -> tuple[Facts, list[int], list[float], set[int]]:
-        """The facts of the nodes, the places of the best, their scores, and the words that these and the nodes hold."""
-        facts = self.index.facts(nodes)
-        if not len(facts) or top_k <= 0:
-            return facts, [], [], set()
-        ranking = rank(self.index, query, facts, nodes)
-        order = best_first(ranking.scores, top_k)
-        return facts, order, ranking.scores[order].tolist(), ranking.words_of(order)
-
-    def _evidence(self, facts: Facts, order: Sequence[int], scores: Sequence[float]) -> list[Evidence]:
-        term, graph_name = self.index.term, self.index.graph_name
-        columns = (facts.subjects, facts.predicates, facts.objects, facts.graphs)
-        rows = zip(*(column[order].tolist() for column in columns), strict=True) if order else ()
+    def _evidence(self, rows: Sequence[Row], scores: Sequence[float]) -> list[Evidence]:
+        statement = self.index.statement
         evidence = []
-        for (subject, predicate, obj, graph), score in zip(rows, scores, strict=True):
-            s, p, o = term(subject), term(predicate), term(obj)
-            said = verbalise(s.label, p.label, o.label)
-            conflicting = self.index.conflicting(subject, predicate)
-            evidence.append(Evidence(s, p, o, graph_name(graph), said, score, conflicting))
+        for row, score in zip(rows, scores, strict=True):
+            subject, predicate, obj, graph, said, conflicting = statement(row)
+            evidence.append(Evidence(subject, predicate, obj, graph, said, score, conflicting))
         return evidence
 
 

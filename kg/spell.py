@@ -32,16 +32,16 @@ def deletions(word: str, shortest_for_two: int = SHORTEST_FOR_TWO) -> list[str]:
 
 
 def nearest(
-    words: Sequence[str], look_up: Callable[[list[list[str]]], list[set[str]]], known: Callable[[str], bool]
+    words: Sequence[str], look_up: Callable[[list[str], int], list[set[str]]], known: Callable[[str], bool]
 ) -> list[list[Spelling]]:
     """For each word the words of the table that are fewest slips away, in alphabetic order; none for one that it holds.
 
     Args:
         words: words as they are written.
-        look_up: the words of the table that have any of some forms, for each list of forms.
+        look_up: for each word the words of the table that have any of its `deletions`, with the same second argument.
         known: whether the graph knows a word otherwise: then it is not taken for one that was misspelt twice.
     """
-    near = look_up([deletions(word, LONGEST + 1) for word in words])
+    near = look_up(list(words), LONGEST + 1)
     found = [
         sorted((1, other) for other in others if neighbours(word, other)) if word not in others else []
         for word, others in zip(words, near, strict=True)
@@ -53,7 +53,7 @@ def nearest(
     ]
     if far:
         # What is written may lack two letters of the word that was meant.
-        others = look_up([deletions(words[place], SHORTEST_FOR_TWO - 2) for place in far])
+        others = look_up([words[place] for place in far], SHORTEST_FOR_TWO - 2)
         for place, candidates in zip(far, others, strict=True):
             found[place] = sorted((2, other) for other in candidates if _two_slips(words[place], other))
     return found

@@ -1,6 +1,7 @@
 """The strings of a compiled graph: a blob of UTF-8 and where each string begins, memory-mapped."""
 
 from groundwire.kg.format import Folder
+from groundwire.kg.native import native
 
 
 class Strings:
@@ -21,6 +22,9 @@ class Strings:
         """The number of a string among sorted ones, None when it is not there."""
         sought = wanted.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
         blob, offsets = self._blob, self._offsets
+        if native is not None:
+            place: int = native.find(blob, offsets, sought)
+            return None if place < 0 else place
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2

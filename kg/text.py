@@ -9,6 +9,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from groundwire.kg.native import native
+
 # Characters of scripts without spaces (Thai, Lao, Myanmar, Khmer, kana, bopomofo, CJK) and of Hangul, whose particles
 # are written onto the noun: each is a word of its own.
 _SINGLE = (
@@ -83,20 +85,14 @@ def _fold_character(character: str) -> str:
 def split(text: str) -> Words:
     """Split `text` into folded words."""
     folded, origin = fold(text)
-    pattern = _ASCII_WORD if origin is None else _WORD
-    words: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for match in pattern.finditer(folded):
-        words.append(match.group())
-        starts.append(match.start())
-        ends.append(match.end())
-    if origin is not None:
-        starts = [origin[start] for start in starts]
-        ends = [_end_with_marks(text, origin[end - 1] + 1) for end in ends]
-    if origin is not None:
-        words = [_one_script(word) for word in words]
-    return Words(words, starts, ends)
+    if origin is None:
+        if native is not None:
+            return Words(*native.ascii_words(folded))
+        spans = [match.span() for match in _ASCII_WORD.finditer(folded)]
+        return Words([folded[a:b] for a, b in spans], [a for a, _ in spans], [b for _, b in spans])
+    spans = [match.span() for match in _WORD.finditer(folded)]
+    words = [_one_script(folded[a:b]) for a, b in spans]
+    return Words(words, [origin[a] for a, _ in spans], [_end_with_marks(text, origin[b - 1] + 1) for _, b in spans])
 
 
 def _end_with_marks(text: str, end: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 XSD_STRING = "http://www.w3.org/2001/XMLSchema#string"
 
@@ -23,8 +23,7 @@ class Term:
     language: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An entity that a mention may mean: IRI, preferred label, confidence in [0, 1], and its other IRIs, sorted."""
 
     entity: str
@@ -33,8 +32,7 @@ class Candidate:
     same_as: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A span that names an entity. `start` and `end` are Unicode code points of the text as given.
 
     `candidates` are in order of falling score, ties by IRI; the first is the entity itself.
@@ -61,8 +59,7 @@ class Mention:
         return self.candidates[0].score
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """A triple that bears on a text.
 
     `graph` is the IRI of the named graph that states it, empty for the default graph.
@@ -79,8 +76,7 @@ class Evidence:
     conflicting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Grounding:
+class Grounding(NamedTuple):
     """What the graph says of one text.
 
     `mentions` are in order of their start and do not overlap. `evidence` is in order of falling relevance.

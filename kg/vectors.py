@@ -24,6 +24,7 @@ Bytes = NDArray[np.int8]
 Floats32 = NDArray[np.float32]
 
 DIMENSIONS = 64
+NO_VECTORS: Bytes = np.zeros((0, DIMENSIONS), dtype=np.int8)
 _LARGEST = 127
 _SMOOTHING = 1e-3  # SIF's a
 _LONGEST_LABEL = 256  # code points of a label that are read
@@ -67,8 +68,8 @@ class WordVectors:
                 vectors[place] = (self.table[ids].astype(np.float32) * weights[:, None]).sum(axis=0)
         return _quantise(vectors)
 
-    def words(self, words: list[str]) -> Floats32:
-        """One vector a word, shape (len(words), 64), of whole numbers up to 127."""
+    def words(self, words: list[str]) -> Bytes:
+        """One vector a word, shape (len(words), 64)."""
         known = self._known
         new = [word for word in words if word not in known]
         if new:
@@ -77,8 +78,8 @@ class WordVectors:
                 known = self._known = {word: known[word] for word in words if word in known}
             known.update(zip(new, self.labels(new), strict=True))
         if not words:
-            return np.zeros((0, DIMENSIONS), dtype=np.float32)
-        return np.stack([known[word] for word in words]).astype(np.float32)
+            return NO_VECTORS
+        return np.stack([known[word] for word in words])
 
     @classmethod
     def from_encoder(cls, folder: Path) -> "WordVectors":
@@ -130,11 +131,12 @@ def _quantise(vectors: Floats32) -> Bytes:
     return quantised
 
 
-def similarity(labels: Floats32, words: Floats32) -> Floats32:
+def similarity(labels: Bytes, words: Bytes) -> Floats32:
     """The cosine of each label with the word nearest to it; shapes (n, 64), (m, 64) -> (n,)."""
     if not len(words) or not len(labels):
         return np.zeros(len(labels), dtype=np.float32)
-    nearest: Floats32 = (labels @ words.T).max(axis=1) / np.float32(_LARGEST * _LARGEST)
+    products: Floats32 = labels.astype(np.float32) @ words.astype(np.float32).T
+    nearest: Floats32 = products.max(axis=1) / np.float32(_LARGEST * _LARGEST)
     return nearest
 
 

@@ -201,7 +201,7 @@ class Pipeline:
             copies = perturb(item.text, mentions, options.probes)
             rows += (self._encoder.encode(copy, read) for copy in copies)
         if item.entities:
-            grounding = replace(grounding, mentions=())
+            grounding = grounding._replace(mentions=())
         return _Prepared(grounding, read, tuple(rows), contributions, len(copies))
 
     def _decide_all(

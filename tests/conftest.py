@@ -3,12 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from groundwire.bundle import Bundle
 
 # The models of the tests are small: a second thread costs more than it gives, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes decides nothing: machines are slow and busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -66,10 +66,13 @@ def test_other_words_are_not(malware: Retriever, written: str) -> None:
 
 def spellings(word: str, table: list[str], known: bool = False) -> list[tuple[int, str]]:
     """The nearest words of a table, found by their common forms alone."""
-    forms = {form: {one for one in table if form in deletions(one)} for one in table for form in deletions(one)}
+    forms: dict[str, set[str]] = {}
+    for one in table:
+        for form in deletions(one):
+            forms.setdefault(form, set()).add(one)
 
-    def look_up(groups: list[list[str]]) -> list[set[str]]:
-        return [{one for form in group for one in forms.get(form, ())} for group in groups]
+    def look_up(words: list[str], shortest_for_two: int) -> list[set[str]]:
+        return [{one for form in deletions(word, shortest_for_two) for one in forms.get(form, ())} for word in words]
 
     return nearest([word], look_up, lambda _: known)[0]
 

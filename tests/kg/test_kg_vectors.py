@@ -88,10 +88,11 @@ def test_both_retrievers_rank_by_meaning_alike(tmp_path: Path, vectors: WordVect
     path = tmp_path / "g.ttl"
     path.write_text(GRAPH)
     compiled = CompiledRetriever(compile_graph(path, tmp_path / "out", vectors=vectors))
+    plain = CompiledRetriever(tmp_path / "out", native=False)
     live = RdflibRetriever(load_dataset([path]), None, compiled.info.source_hashes, vectors)
     assert compiled.info.version == live.info.version
     for text in ("Red Dot Fleet vehicles", "w2 of the Fleet", "", "the colour w1 w5 of Red Dot"):
-        assert compiled.ground(text, 5) == live.ground(text, 5)
+        assert compiled.ground(text, 5) == live.ground(text, 5) == plain.ground(text, 5)
         assert compiled.retrieve(text, ["http://e.org/f"], 5) == live.retrieve(text, ["http://e.org/f"], 5)
 
 

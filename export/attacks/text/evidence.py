@@ -66,7 +66,7 @@ def poison(pool: Pool, most: int = 16, seed: int = 0) -> Variants:
     """Each variant has one false triple before all true ones, as the most relevant; at most `most` variants."""
 
     def variants(evidence: Facts) -> list[list[Evidence]]:
-        return [[replace(false, relevance=1.0), *evidence] for _, false in _false_triples(evidence, pool, most, seed)]
+        return [[false._replace(relevance=1.0), *evidence] for _, false in _false_triples(evidence, pool, most, seed)]
 
     return variants
 
@@ -136,4 +136,4 @@ def _false_triples(evidence: Facts, pool: Pool, most: int, seed: int) -> list[tu
 
 
 def _restate(fact: Evidence, term: Term) -> Evidence:
-    return replace(fact, object=term, text=verbalise(fact.subject.label, fact.predicate.label, term.label))
+    return fact._replace(object=term, text=verbalise(fact.subject.label, fact.predicate.label, term.label))

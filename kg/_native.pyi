@@ -1,0 +1,41 @@
+from collections.abc import Sequence
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION: int
+
+def ascii_words(text: str) -> tuple[list[str], list[int], list[int]]: ...
+def find(blob: mmap | bytes, offsets: NDArray[np.uint64], wanted: bytes) -> int: ...
+
+class Kernel:
+    def __init__(
+        self,
+        arrays: dict[str, NDArray[Any]],
+        terms: mmap | bytes,
+        filter_shift: int,
+        outgoing_limit: int,
+        incoming_limit: int,
+        type_node: int,
+        weights: dict[str, float],
+    ) -> None: ...
+    def sequences(
+        self, words: Sequence[str], starts: int, longest: int, center: int
+    ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]: ...
+    def parts(self, wanted: int) -> list[int]: ...
+    def misspelt(self, word: str, shortest_for_two: int, longest_for_two: int) -> list[int]: ...
+    def best(
+        self,
+        nodes: list[int],
+        query_words: NDArray[np.int64],
+        query_weights: NDArray[np.float64],
+        quantity: bool,
+        content_ids: Sequence[int],
+        content_vectors: NDArray[np.int8],
+        top_k: int,
+    ) -> tuple[list[tuple[int, int, int, int]], list[float], set[int]]: ...
+    def shared(
+        self, nodes: list[int], query_words: NDArray[np.int64], query_weights: NDArray[np.float64]
+    ) -> list[list[float]]: ...

@@ -1,0 +1,113 @@
+"""The compiled loops: there where a compiler is, equal to Python's, and safe on damaged arrays."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundwire.kg.native import native
+from groundwire.kg.rank import WEIGHTS
+from groundwire.kg.spell import deletions
+from groundwire.kg.tables import Tables
+from groundwire.kg.text import _ASCII_WORD
+
+needs_native = pytest.mark.skipif(native is None, reason="the package was built without a C++ compiler")
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
+
+
+def test_a_compiler_gives_the_compiled_loops() -> None:
+    assert native is not None or shutil.which("c++") is None
+
+
+@needs_native
+@given(st.text(st.characters(codec="ascii")))
+def test_words_are_those_of_the_pattern(text: str) -> None:
+    folded = text.lower()
+    found, starts, ends = native.ascii_words(folded)
+    assert found == _ASCII_WORD.findall(folded)
+    assert found == [folded[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+@needs_native
+@given(st.sets(st.text(max_size=6)), st.text(max_size=6))
+def test_strings_are_found_where_they_stand(strings: set[str], other: str) -> None:
+    ordered = sorted(strings)
+    encoded = [one.encode("utf-8", "surrogatepass") for one in ordered]
+    offsets = np.cumsum([0, *map(len, encoded)]).astype(np.uint64)
+    for wanted in {*strings, other}:
+        place = native.find(b"".join(encoded), offsets, wanted.encode("utf-8", "surrogatepass"))
+        assert place == (ordered.index(wanted) if wanted in strings else -1)
+
+
+def arrays(spellings: list[str], keys: list[str]) -> dict[str, np.ndarray]:
+    """The arrays of a graph without triples, with some keys and the common forms of some words."""
+    from groundwire.kg.hashing import hash_all
+
+    empty = dict.fromkeys(["outgoing", "incoming", "terms_offset"], np.zeros(1, np.uint64)) | dict.fromkeys(
+        ["term_words_offset", "about_offset"], np.zeros(1, np.int64)
+    )
+    names = ["triple_subject", "triple_predicate", "triple_object", "triple_graph", "incoming_triple"]
+    empty |= dict.fromkeys([*names, "term_words", "about"], np.zeros(0, np.uint32))
+    forms = np.sort(hash_all([form for word in spellings for form in deletions(word)] or ["none"]))
+    hashes = np.sort(hash_all(keys or ["none"]))
+    return empty | {
+        "term_digit": np.zeros(0, np.uint8),
+        "key_filter": np.full(8, 255, np.uint8),
+        "key_hash": hashes,
+        "part_hash": hashes[::2].copy(),
+        "spelling_hash": forms,
+    }
+
+
+@needs_native
+@given(st.lists(words, max_size=12), st.data())
+def test_tables_answer_alike(text: list[str], data: st.DataObject) -> None:
+    keys = [
+        "".join(text[a:b]) for a, b in data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)))) if a < b
+    ]
+    table = arrays(text[:4], [key for key in keys if key])
+    one = native.Kernel(table, b"", 58, 10, 10, -1, WEIGHTS)
+    other = Tables(table, 58)
+    longest = data.draw(st.integers(1, 6))
+    starts = data.draw(st.integers(0, len(text)))
+    center = data.draw(st.integers(-1, max(-1, len(text) - 1)))
+    if text:
+        assert one.sequences(text, starts, longest, center) == other.sequences(text, starts, longest, center)
+    for hashed in table["key_hash"].tolist():
+        assert one.parts(hashed) == other.parts(hashed)
+    for word in text:
+        assert set(one.misspelt(word, 6, 20)) == set(other.misspelt(word, 6, 20))
+    for word, following in pairwise(text):
+        assert set(one.misspelt(word + following, 33, 20)) == set(other.misspelt(word + following, 33, 20))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "damaged", ["incoming_triple", "triple_object", "term_words_offset", "outgoing", "terms_offset"]
+)
+def test_a_damaged_array_is_an_error(damaged: str) -> None:
+    wild = {
+        "outgoing": np.array([0, 1, 2, 2], np.uint64),
+        "incoming": np.array([0, 0, 1, 2], np.uint64),
+        "incoming_triple": np.array([0, 1], np.uint32),
+        "triple_subject": np.array([0, 1], np.uint32),
+        "triple_predicate": np.array([1, 1], np.uint32),
+        "triple_object": np.array([1, 2], np.uint32),
+        "triple_graph": np.array([0, 0], np.uint32),
+        "term_words_offset": np.array([0, 1, 2, 3], np.int64),
+        "about_offset": np.array([0, 0, 0, 0], np.int64),
+        "term_words": np.array([0, 1, 2], np.uint32),
+        "terms_offset": np.array([0, 1, 2, 3], np.uint64),
+    }
+    asked = np.array([1], np.int64), np.array([2.0])
+    nothing = np.zeros((0, 64), np.int8)
+    whole = native.Kernel(arrays([], []) | wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    assert [row[:3] for row in whole.best([0, 2], *asked, False, [], nothing, 5)[0]] == [(0, 1, 1), (1, 1, 2)]
+    wild[damaged] = np.where(wild[damaged] > 0, wild[damaged].dtype.type(2**31 - 1), wild[damaged])
+    kernel = native.Kernel(arrays([], []) | wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    with pytest.raises(IndexError):
+        kernel.best([0, 2], *asked, False, [], nothing, 5)
