@@ -7,6 +7,7 @@ coverage guarantee still holds (from below); the sets are a little larger.
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def fit(
 
 def threshold(scores: Sequence[float], coverage: float) -> float:
     """Quantile of sorted `scores`: number ceil((n + 1) coverage), or infinity when n is too small for `coverage`."""
-    rank = int(np.ceil((len(scores) + 1) * coverage))
+    rank = ceil((len(scores) + 1) * coverage)
     return float("inf") if rank > len(scores) else float(scores[rank - 1])
 
 
@@ -68,6 +69,10 @@ def prediction_sets(
     probabilities: Floats, quantiles: bundle_pb2.ConformalQuantiles, coverage: float
 ) -> NDArray[np.bool_]:
     """Which labels are in the set of each row. [N, C] probabilities -> [N, C] booleans."""
-    limit = threshold(quantiles.scores, coverage)
-    member: NDArray[np.bool_] = label_scores(probabilities, quantiles) <= limit + 1e-9
+    member: NDArray[np.bool_] = label_scores(probabilities, quantiles) <= largest_score(quantiles, coverage)
     return member
+
+
+def largest_score(quantiles: bundle_pb2.ConformalQuantiles, coverage: float) -> float:
+    """The score up to which a label is in the set."""
+    return threshold(quantiles.scores, coverage) + 1e-9  # sums of the same numbers may differ by rounding

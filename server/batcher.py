@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.config import Limits
@@ -21,10 +22,10 @@ from groundwire.server.errors import (
     QueueFullError,
     ShuttingDownError,
 )
-from groundwire.server.runtime import Outputs
 from groundwire.server.statistics import Record, Statistics
 
-Run = Callable[[Sequence[EncodedPair]], Awaitable[Outputs]]
+Result = TypeVar("Result")
+Run = Callable[[Sequence[EncodedPair]], Awaitable[Sequence[Result]]]
 
 # Padding may take this share of a batch; rows of other lengths wait for the next one.
 MAX_PADDING = 0.25
@@ -38,13 +39,13 @@ _log = logging.getLogger("groundwire.server")
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _Job(Generic[Result]):
     """The rows of one request, which may run in several batches, and the future that its coroutine waits for."""
 
     size: int
-    future: asyncio.Future[Outputs]
+    future: asyncio.Future[list[Result]]
     deadline: float | None
-    done: list[tuple[list[int], Outputs]] = field(default_factory=list)  # positions in the job, and their outputs
+    done: dict[int, Result] = field(default_factory=dict)  # by position in the job
     record: Record = field(default_factory=Record)
     queued: float = field(default_factory=time.perf_counter)
     ran: bool = False
@@ -55,17 +56,11 @@ class _Job:
             self.ran = True
             self.record.queue = now - self.queued
 
-    def deliver(self, positions: list[int], outputs: Outputs) -> None:
-        """Take the outputs of some rows; the last ones complete the job, in the order of its rows."""
-        self.done.append((positions, outputs))
-        if self.future.done() or sum(len(part) for part, _ in self.done) < self.size:
-            return
-        order = [position for part, _ in self.done for position in part]
-        joined = Outputs.concatenate([part for _, part in self.done]) if len(self.done) > 1 else outputs
-        if order == sorted(order):
-            self.future.set_result(joined)
-        else:
-            self.future.set_result(joined.take(sorted(range(self.size), key=order.__getitem__)))
+    def deliver(self, position: int, result: Result) -> None:
+        """Take the result of a row; the last one completes the job."""
+        self.done[position] = result
+        if len(self.done) == self.size and not self.future.done():
+            self.future.set_result([self.done[place] for place in range(self.size)])
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -77,27 +72,27 @@ class _Job:
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
+class _Row(Generic[Result]):
     encoded: EncodedPair
     length: int
-    job: _Job
+    job: _Job[Result]
     position: int
 
 
-class Batcher:
+class Batcher(Generic[Result]):
     """Runs rows in batches. Make it, and use it, on one event loop; `close` it there.
 
     Args:
-        run: runs one batch, of at least one row.
+        run: runs one batch, of at least one row, and gives one result a row.
         limits: `batch_rows`, `batch_tokens` and `queue_rows` apply.
         statistics: where the runs are counted.
     """
 
-    def __init__(self, run: Run, limits: Limits, statistics: Statistics | None = None) -> None:
+    def __init__(self, run: Run[Result], limits: Limits, statistics: Statistics | None = None) -> None:
         self._run = run
         self._statistics = statistics or Statistics()
         self._limits = limits
-        self._rows: deque[_Row] = deque()
+        self._rows: deque[_Row[Result]] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._tokens_per_second = INITIAL_TOKENS_PER_SECOND
@@ -105,8 +100,8 @@ class Batcher:
 
     async def infer(
         self, rows: Sequence[EncodedPair], deadline: float | None = None, record: Record | None = None
-    ) -> Outputs:
-        """Outputs of `rows`, at least one, in their order. `deadline` is in the time of the event loop.
+    ) -> list[Result]:
+        """Results of `rows`, at least one, in their order. `deadline` is in the time of the event loop.
 
         The time in the queue and in the model goes to `record`.
 
@@ -120,7 +115,8 @@ class Batcher:
             InferenceError: the model failed on a batch that held one of the rows.
         """
         self._admit(rows)
-        job = _Job(len(rows), asyncio.get_running_loop().create_future(), deadline, record=record or Record())
+        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        job = _Job(len(rows), future, deadline, record=record or Record())
         self._rows.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
         self._wake.set()
         self._statistics.waiting(len(self._rows))
@@ -187,7 +183,7 @@ class Batcher:
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _next_batch(self) -> list[_Row]:
+    def _next_batch(self) -> list[_Row[Result]]:
         """Take the oldest row and, of the rows close behind it, those nearest to it in length.
 
         The oldest row always runs next, so none starves. Rows come sorted by length.
@@ -219,17 +215,13 @@ class Batcher:
         if any(row.job.is_dead(now) for row in self._rows):
             self._rows = deque(row for row in self._rows if not row.job.is_dead(now))
 
-    async def _run_batch(self, batch: list[_Row]) -> None:
+    async def _run_batch(self, batch: list[_Row[Result]]) -> None:
         started = time.perf_counter()
-        jobs: dict[_Job, tuple[list[int], list[int]]] = {}  # positions in the job, and in the batch
-        for index, row in enumerate(batch):
-            positions, indices = jobs.setdefault(row.job, ([], []))
-            positions.append(row.position)
-            indices.append(index)
+        jobs = {row.job: None for row in batch}
         for job in jobs:
             job.start(started)
         try:
-            outputs = await self._run([row.encoded for row in batch])
+            results = await self._run([row.encoded for row in batch])
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
                 _log.error("bug", exc_info=error)
@@ -240,6 +232,7 @@ class Batcher:
         tokens = sum(row.length for row in batch)
         self._tokens_per_second += 0.2 * (tokens / elapsed - self._tokens_per_second)
         self._statistics.ran(len(batch), tokens, elapsed)
-        for job, (positions, indices) in jobs.items():
+        for job in jobs:
             job.record.infer += elapsed
-            job.deliver(positions, outputs.take(indices))
+        for row, result in zip(batch, results, strict=True):
+            row.job.deliver(row.position, result)

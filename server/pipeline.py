@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +15,12 @@ from groundwire.kg.types import Evidence, Grounding, Retriever
 from groundwire.server.batcher import Batcher
 from groundwire.server.config import Limits, Provider
 from groundwire.server.convert import to_evidence, to_mentions
+from groundwire.server.errors import InferenceError
 from groundwire.server.live import Fixed, Lease, Live
 from groundwire.server.probes import perturb
-from groundwire.server.runtime import Outputs, Runtime
+from groundwire.server.runtime import Runtime
 from groundwire.server.statistics import Record, Sink, Statistics
-from groundwire.server.uncertainty import Judge, Verdicts, count_conflicts
+from groundwire.server.uncertainty import Judge, Verdict, count_conflicts
 from groundwire.server.validate import check_inputs, check_options
 from groundwire.v1 import prediction_pb2
 
@@ -87,7 +88,7 @@ class Pipeline:
             raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
         self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
         self._judge = Judge(bundle.manifest)
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher[Verdict] | None = None
         self.statistics = Statistics(sink)
         # A live graph makes a thread wait, not work.
         workers = 1 if self._graph.value.info.retriever == "compiled" else LIVE_THREADS
@@ -106,8 +107,11 @@ class Pipeline:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
 
-        async def run(rows: Sequence[EncodedPair]) -> Outputs:
-            return await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows)
+        def judge(rows: Sequence[EncodedPair]) -> list[Verdict]:
+            return self._judge.verdicts(self.runtime.run(rows))
+
+        async def run(rows: Sequence[EncodedPair]) -> list[Verdict]:
+            return await loop.run_in_executor(self.runtime.executor, judge, rows)
 
         self._batcher = Batcher(run, self.limits, self.statistics)
         return self
@@ -153,9 +157,14 @@ class Pipeline:
                 version = lease.value.info.version
                 prepared = await self._prepare_all(lease, inputs, options, record)
             record.encode = record.since() - record.ground
-            outputs = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
+            verdicts = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
             inferred = record.since()
-            predictions = self._decide_all(inputs, options, prepared, outputs)
+            if not all(verdict.finite for verdict in verdicts):
+                raise InferenceError(
+                    f"the model {self.bundle.manifest.name} gave a probability that is not a number; "
+                    "its bundle is at fault"
+                )
+            predictions = self._decide_all(inputs, options, prepared, verdicts)
             record.decide = record.since() - inferred
             self.statistics.predicted(predictions)
             return Answer(predictions, version)
@@ -209,10 +218,9 @@ class Pipeline:
         inputs: Sequence[prediction_pb2.PredictInput],
         options: prediction_pb2.PredictOptions,
         prepared: Sequence[_Prepared],
-        outputs: Outputs,
+        verdicts: Sequence[Verdict],
     ) -> list[prediction_pb2.Prediction]:
         coverage = self._judge.coverage(options)
-        verdicts = self._judge.verdicts(outputs, coverage)
         predictions = []
         row = 0
         for item, ready in zip(inputs, prepared, strict=True):
@@ -222,19 +230,19 @@ class Pipeline:
                 max_relevance=max((triple.relevance for triple in ready.read), default=0.0),
             )
             prediction = self._judge.prediction(
-                verdicts, outputs, row, coverage=coverage, knowledge=knowledge, explanation=explanation
+                verdicts[row], coverage=coverage, knowledge=knowledge, explanation=explanation
             )
             prediction.id = item.id
             prediction.mentions.extend(to_mentions(ready.grounding.mentions))
             prediction.evidence.extend(to_evidence(ready.read))
             prediction.text_truncated = ready.rows[0].text_truncated
-            _compare(prediction, verdicts, row, ready)
+            _compare(prediction, verdicts[row : row + len(ready.rows)], ready)
             predictions.append(prediction)
             row += len(ready.rows)
         return predictions
 
     @property
-    def batcher(self) -> Batcher:
+    def batcher(self) -> Batcher[Verdict]:
         """The queue of the model, while the pipeline is open."""
         if self._batcher is None:
             raise RuntimeError("enter the pipeline first: async with Pipeline(...) as pipeline")
@@ -256,17 +264,17 @@ def _knowledge(
     )
 
 
-def _compare(prediction: prediction_pb2.Prediction, verdicts: Verdicts, row: int, ready: _Prepared) -> None:
-    """Compare the row of the input with those that left evidence out, and with the perturbed copies."""
-    label = verdicts.order[row, 0]
-    top = verdicts.probabilities[row, label]
-    after = row + 1
+def _compare(prediction: prediction_pb2.Prediction, verdicts: Sequence[Verdict], ready: _Prepared) -> None:
+    """Compare the row of the input, the first, with those that left evidence out, and with the perturbed copies."""
+    label = verdicts[0].order[0]
+    top = verdicts[0].probabilities[label]
+    after = 1
     if ready.contributions:
-        prediction.uncertainty.explanation.comprehensiveness = top - verdicts.probabilities[after, label]
-        for triple, without in zip(prediction.evidence, range(after + 1, after + 1 + len(ready.read)), strict=True):
-            triple.contribution = top - verdicts.probabilities[without, label]
+        prediction.uncertainty.explanation.comprehensiveness = top - verdicts[after].probabilities[label]
+        for triple, without in zip(prediction.evidence, verdicts[after + 1 : after + 1 + len(ready.read)], strict=True):
+            triple.contribution = top - without.probabilities[label]
         after += 1 + len(ready.read)
     if ready.probes:
         sensitivity = prediction.uncertainty.sensitivity
         sensitivity.probes = ready.probes
-        sensitivity.flip_rate = float((verdicts.order[after : after + ready.probes, 0] != label).mean())
+        sensitivity.flip_rate = sum(copy.order[0] != label for copy in verdicts[after:]) / ready.probes

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,6 @@ class Outputs:
     mutual_information: Floats  # [B], nats
     energy: Floats  # [B]
     distance: Floats  # [B]
-
-    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> "Outputs":
-        """The given rows, in the given order."""
-        index = np.asarray(rows, dtype=np.intp)
-        return Outputs(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @staticmethod
-    def concatenate(parts: Sequence["Outputs"]) -> "Outputs":
-        """The rows of all `parts`, in their order."""
-        return Outputs(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Outputs)))
 
 
 class Runtime:

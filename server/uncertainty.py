@@ -2,15 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwire.conformal import prediction_sets
+from groundwire.conformal import label_scores, largest_score
 from groundwire.kg.settings import INFERRED_GRAPH
 from groundwire.kg.types import Evidence, Term
-from groundwire.server.errors import InferenceError
 from groundwire.server.runtime import Outputs
 from groundwire.v1 import bundle_pb2, prediction_pb2
 
@@ -20,16 +19,22 @@ Floats = NDArray[np.float64]
 NO_ROBUST_MARGIN = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the outputs of N rows come to, C labels. `order` lists the labels of each row by falling probability."""
+class Verdict(NamedTuple):
+    """What the outputs of one row come to, C labels, as plain numbers: a request's share of the work is small then."""
 
-    probabilities: Floats  # [N, C]
-    order: NDArray[np.intp]  # [N, C]
-    margin: Floats  # [N], top probability minus the second
-    members: NDArray[np.bool_]  # [N, C], labels of the conformal set
-    agreement: Floats  # [N], share of the heads that vote for the top label
-    distance_quantile: Floats  # [N]
+    finite: bool  # whether the model gave numbers
+    logits: list[float]  # C
+    probabilities: list[float]  # C
+    order: list[int]  # labels by falling probability
+    scores: list[float]  # C, conformity: lower conforms better
+    margin: float  # top probability minus the second
+    heads: int
+    agreement: float  # share of the heads that vote for the top label
+    entropy: float
+    mutual_information: float
+    energy: float
+    distance: float
+    distance_quantile: float
 
 
 class Judge:
@@ -42,59 +47,55 @@ class Judge:
         self._distances: Floats = np.asarray(manifest.out_of_distribution.distance_quantiles, dtype=np.float64)
         attacked = manifest.HasField("robust_margin")
         self._robust_margin = manifest.robust_margin.margin if attacked else NO_ROBUST_MARGIN
+        self._robust_share = manifest.robust_margin.share
 
     def coverage(self, options: prediction_pb2.PredictOptions) -> float:
         """Coverage asked for by the request, or the policy's."""
         return options.coverage if options.HasField("coverage") else self.manifest.policy.coverage
 
-    def verdicts(self, outputs: Outputs, coverage: float) -> Verdicts:
-        """Judge N rows at once.
-
-        Raises:
-            InferenceError: the model gave something that is not a number.
-        """
-        if not (np.isfinite(outputs.probabilities).all() and np.isfinite(outputs.logits).all()):
-            raise InferenceError(
-                f"the model {self.manifest.name} gave a probability that is not a number; its bundle is at fault"
-            )
+    def verdicts(self, outputs: Outputs) -> list[Verdict]:
+        """Judge N rows at once, which costs little more than one."""
+        finite = np.isfinite(outputs.probabilities).all(axis=1) & np.isfinite(outputs.logits).all(axis=1)
         probabilities = outputs.probabilities.astype(np.float64)
         order = np.argsort(-probabilities, axis=1, kind="stable")
         ranked = np.take_along_axis(probabilities, order[:, :2], axis=1)
         votes = outputs.head_probabilities.argmax(axis=2)  # [N, K]
-        return Verdicts(
+        columns: tuple[NDArray[Any], ...] = (
+            np.asarray(finite),
+            outputs.logits,
             probabilities,
             order,
-            margin=ranked[:, 0] - ranked[:, 1],
-            members=prediction_sets(probabilities, self._quantiles, coverage),
-            agreement=(votes == order[:, :1]).mean(axis=1),
-            distance_quantile=share_nearer(self._distances, outputs.distance.astype(np.float64)),
+            label_scores(probabilities, self._quantiles),
+            ranked[:, 0] - ranked[:, 1],
+            np.full(len(votes), votes.shape[1]),
+            (votes == order[:, :1]).mean(axis=1),
+            np.maximum(outputs.entropy, 0.0),  # rounding may fall a hair below 0
+            np.maximum(outputs.mutual_information, 0.0),
+            outputs.energy,
+            outputs.distance,
+            share_nearer(self._distances, outputs.distance.astype(np.float64)),
         )
+        return list(map(Verdict._make, zip(*(column.tolist() for column in columns), strict=True)))
 
     def prediction(
         self,
-        verdicts: Verdicts,
-        outputs: Outputs,
-        row: int,
+        verdict: Verdict,
         *,
         coverage: float,
         knowledge: prediction_pb2.KnowledgeUncertainty,
         explanation: prediction_pb2.ExplanationUncertainty,
     ) -> prediction_pb2.Prediction:
         """The prediction of one row, without id, mentions, evidence and probes, which the model did not make."""
-        order = verdicts.order[row]
-        probabilities = verdicts.probabilities[row]
-        margin = float(verdicts.margin[row])
-        conforming = [self.labels[label] for label in order if verdicts.members[row, label]]
-        reasons = self._abstain_reasons(len(conforming), float(verdicts.distance_quantile[row]), knowledge)
-        robust = self.manifest.robust_margin
+        limit = largest_score(self._quantiles, coverage)
+        conforming = [self.labels[label] for label in verdict.order if verdict.scores[label] <= limit]
+        reasons = self._abstain_reasons(len(conforming), verdict.distance_quantile, knowledge)
+        top = verdict.order[0]
         return prediction_pb2.Prediction(
-            label=self.labels[order[0]],
-            probability=float(probabilities[order[0]]),
+            label=self.labels[top],
+            probability=verdict.probabilities[top],
             scores=[
                 prediction_pb2.LabelScore(label=label, probability=probability, logit=logit)
-                for label, probability, logit in zip(
-                    self.labels, probabilities.tolist(), outputs.logits[row].tolist(), strict=True
-                )
+                for label, probability, logit in zip(self.labels, verdict.probabilities, verdict.logits, strict=True)
             ],
             prediction_set=prediction_pb2.PredictionSet(
                 labels=conforming, coverage=coverage, method=self._quantiles.method
@@ -102,20 +103,20 @@ class Judge:
             decision=prediction_pb2.DECISION_ABSTAIN if reasons else prediction_pb2.DECISION_ACCEPT,
             abstain_reasons=reasons,
             uncertainty=prediction_pb2.Uncertainty(
-                entropy=max(float(outputs.entropy[row]), 0.0),  # float32 rounding may fall a hair below 0
+                entropy=verdict.entropy,
                 model=prediction_pb2.ModelUncertainty(
-                    heads=outputs.head_probabilities.shape[1],
-                    mutual_information=max(float(outputs.mutual_information[row]), 0.0),
-                    agreement=float(verdicts.agreement[row]),
-                    energy=float(outputs.energy[row]),
-                    distance=float(outputs.distance[row]),
-                    distance_quantile=float(verdicts.distance_quantile[row]),
+                    heads=verdict.heads,
+                    mutual_information=verdict.mutual_information,
+                    agreement=verdict.agreement,
+                    energy=verdict.energy,
+                    distance=verdict.distance,
+                    distance_quantile=verdict.distance_quantile,
                 ),
                 sensitivity=prediction_pb2.SensitivityUncertainty(
-                    margin=margin,
+                    margin=verdict.margin,
                     robust_margin=self._robust_margin,
-                    robust_share=robust.share,
-                    covered=margin >= self._robust_margin,
+                    robust_share=self._robust_share,
+                    covered=verdict.margin >= self._robust_margin,
                 ),
                 knowledge=knowledge,
                 explanation=explanation,

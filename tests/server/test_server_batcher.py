@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -35,6 +36,11 @@ def runtime(tiny: Bundle, encoder: PairEncoder):
     opened.close()
 
 
+def by_row(outputs: Outputs) -> list[dict[str, np.ndarray]]:
+    names = [field.name for field in fields(Outputs)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(getattr(outputs, name) for name in names), strict=True)]
+
+
 class Gated:
     """The real model behind a gate, with a record of the batches that it ran."""
 
@@ -45,14 +51,15 @@ class Gated:
         self.batches: list[list[EncodedPair]] = []
         self.failure: Exception | None = None
 
-    async def __call__(self, rows: Sequence[EncodedPair]) -> Outputs:
+    async def __call__(self, rows: Sequence[EncodedPair]) -> list[dict[str, np.ndarray]]:
         self.batches.append(list(rows))
         self.started.set()
         await self.open.wait()
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        return await asyncio.get_running_loop().run_in_executor(self.runtime.executor, self.runtime.run, rows)
+        loop = asyncio.get_running_loop()
+        return by_row(await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows))
 
     @property
     def ran(self) -> list[EncodedPair]:
@@ -60,7 +67,7 @@ class Gated:
 
 
 @asynccontextmanager
-async def batching(runtime: Runtime, **limits: int) -> AsyncIterator[tuple[Batcher, Gated]]:
+async def batching(runtime: Runtime, **limits: int) -> AsyncIterator[tuple[Batcher[dict[str, np.ndarray]], Gated]]:
     gated = Gated(runtime)
     batcher = Batcher(gated, Limits(**limits))
     try:
@@ -83,13 +90,11 @@ async def test_every_row_gets_its_own_answer(runtime: Runtime, encoder: PairEnco
     async with batching(runtime, **limits) as (batcher, gated):
         gated.open.set()
         answers = await asyncio.gather(*(batcher.infer(rows) for rows in jobs))
-    for rows, outputs in zip(jobs, answers, strict=True):
-        for index, row in enumerate(rows):
-            alone = runtime.run([row])
+    for rows, results in zip(jobs, answers, strict=True):
+        for row, result in zip(rows, results, strict=True):
+            [alone] = by_row(runtime.run([row]))
             for name in ("logits", "probabilities", "head_probabilities", "entropy", "energy", "distance"):
-                np.testing.assert_allclose(
-                    getattr(outputs, name)[index], getattr(alone, name)[0], atol=1e-4, err_msg=name
-                )
+                np.testing.assert_allclose(result[name], alone[name], atol=1e-4, err_msg=name)
     assert len(gated.ran) == sum(len(rows) for rows in jobs)
     for batch in gated.batches:
         longest = max(len(row.ids) for row in batch)
@@ -195,8 +200,8 @@ async def test_a_failed_batch_fails_its_rows_and_no_others(runtime: Runtime, enc
         gated.failure = ZeroDivisionError("a bug")
         with pytest.raises(InferenceError):
             await batcher.infer([rows[2]])
-        outputs = await batcher.infer([rows[2]])
-    np.testing.assert_allclose(outputs.logits, runtime.run([rows[2]]).logits, atol=1e-5)
+        [result] = await batcher.infer([rows[2]])
+    np.testing.assert_allclose(result["logits"], runtime.run([rows[2]]).logits[0], atol=1e-5)
 
 
 async def test_closing_answers_what_waits_and_refuses_the_rest(runtime: Runtime, encoder: PairEncoder) -> None:
@@ -222,5 +227,5 @@ async def test_a_row_that_fails_in_the_runtime_leaves_it_usable(runtime: Runtime
         with pytest.raises(InferenceError):
             await batcher.infer([broken])
         [row] = rows_of(encoder, 1, 8)
-        outputs = await batcher.infer([row])
-    assert np.isfinite(outputs.probabilities).all()
+        [result] = await batcher.infer([row])
+    assert np.isfinite(result["probabilities"]).all()

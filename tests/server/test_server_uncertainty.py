@@ -1,6 +1,5 @@
 """Tables of the manifest applied to numbers, and the messages made of them."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,10 +57,10 @@ def test_conflicts_are_between_named_graphs() -> None:
 
 def test_conflicts_of_functional_properties_count_once_and_inferences_not() -> None:
     a = "urn:g:a"
-    marked = replace(triple("s", "p", "1", a), conflicting=True)
+    marked = triple("s", "p", "1", a)._replace(conflicting=True)
     assert count_conflicts([marked]) == 1
     assert count_conflicts([marked, triple("s", "p", "2", "urn:g:b")]) == 1
-    assert count_conflicts([marked, replace(marked, predicate=Term("iri", "q", "q"), graph="")]) == 2
+    assert count_conflicts([marked, marked._replace(predicate=Term("iri", "q", "q"), graph="")]) == 2
     assert count_conflicts([triple("s", "p", "1", a), triple("s", "p", "2", INFERRED_GRAPH)]) == 0
 
 
@@ -69,7 +68,7 @@ def test_what_the_wire_says_of_fused_entities_and_conflicts() -> None:
     fused, other = Candidate("urn:a", "Wien", 0.5, ("urn:b", "urn:c")), Candidate("urn:d", "Wien", 0.25)
     [sent] = to_mentions([Mention(0, 4, "Wien", (fused, other))])
     assert [list(candidate.same_as) for candidate in sent.candidates] == [["urn:b", "urn:c"], []]
-    facts = to_evidence([replace(triple("s", "p", "1", ""), conflicting=True), triple("s", "p", "1", "")])
+    facts = to_evidence([triple("s", "p", "1", "")._replace(conflicting=True), triple("s", "p", "1", "")])
     assert [fact.conflicting for fact in facts] == [True, False]
 
 

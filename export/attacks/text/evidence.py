@@ -6,7 +6,7 @@ like any other; those that the evidence states anyway are left out. N pairs, C l
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
