@@ -1,26 +1,17 @@
 """The other IRIs of fused entities in a compiled graph: written sorted, looked up by IRI and by entity."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.format import Folder, FolderWriter
 from groundwire.kg.fuse import Fusion
+from groundwire.kg.strings import open_strings
 from groundwire.kg.terms import is_iri
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
-
-
-class SortedStrings(Protocol):
-    """Strings of a compiled graph, in order."""
-
-    def __getitem__(self, number: int) -> str:
-        """The string of a number."""
-
-    def find(self, wanted: str) -> int | None:
-        """The number of a string, None when it is not there."""
 
 
 def write_aliases(folder: FolderWriter, fusion: Fusion, strings: Mapping[str, int], place: NDArray[np.int64]) -> None:
@@ -38,10 +29,10 @@ def write_aliases(folder: FolderWriter, fusion: Fusion, strings: Mapping[str, in
 
 
 class Aliases:
-    """The aliases of a folder, memory-mapped; `strings` opens its strings by name."""
+    """The aliases of a folder, memory-mapped."""
 
-    def __init__(self, folder: Folder, strings: Callable[[Folder, str], SortedStrings]) -> None:
-        self._names = strings(folder, "aliases") if folder.has("alias_term") else None
+    def __init__(self, folder: Folder) -> None:
+        self._names = open_strings(folder, "aliases") if folder.has("alias_term") else None
         if self._names is not None:
             self._term, self._by_term = folder.array("alias_term"), folder.array("alias_by_term")
 

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
-from groundwire.kg.hashing import hash_all
 from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
 from groundwire.kg.kernel import open_kernel
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import LONGEST_FOR_TWO, Spelling, nearest
-from groundwire.kg.strings import Strings
-from groundwire.kg.tables import Tables
+from groundwire.kg.strings import open_strings
+from groundwire.kg.tables import Tables, places
 from groundwire.kg.terms import fallback_label, make_term
 from groundwire.kg.types import GraphInfo, Term
 from groundwire.kg.vectors import Bytes, WordVectors
@@ -73,9 +72,9 @@ class CompiledIndex(GraphIndex):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CompiledGraphError(f"{path}/meta.json is damaged ({error!r}); compile the graph again") from error
-        self._terms = Strings(folder, "terms")
-        self._labels = Strings(folder, "labels")
-        self._keys = Strings(folder, "keys")
+        self._terms = open_strings(folder, "terms")
+        self._labels = open_strings(folder, "labels")
+        self._keys = open_strings(folder, "keys")
         array = folder.array
         self._subject, self._predicate = array("triple_subject"), array("triple_predicate")
         self._object, self._graph = array("triple_object"), array("triple_graph")
@@ -87,17 +86,18 @@ class CompiledIndex(GraphIndex):
         self._key_posting = array("key_posting")
         self._posting_term, self._posting_kind = array("posting_term"), array("posting_kind")
         self._part_key, self._spelling_word = array("part_key"), array("spelling_word")
-        self._label_words = Strings(folder, "label_words")
+        self._label_words = open_strings(folder, "label_words")
         self._lower_hash, self._lower_count = array("lower_hash"), array("lower_count")
         self._about_offset, self._about = array("about_offset"), array("about")
         self._graph_names = ["", *(self._terms[term] for term in array("graphs")[1:].tolist())]
         if folder.has("term_vectors"):
             self._term_vectors = array("term_vectors")
-            self.vectors = WordVectors(array("token_vectors"), Strings(folder, "tokenizer")[0])
-        self._aliases = Aliases(folder, Strings)
+            self.vectors = WordVectors(array("token_vectors"), open_strings(folder, "tokenizer")[0])
+        self._aliases = Aliases(folder)
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
         self._known_terms: dict[int, Term] = {}
+        self._known_postings: dict[int, tuple[Posting, ...]] = {}
         self._known_statements: dict[Row, tuple[Term, Term, Term, str, str, bool]] = {}
         self.type_node = -1
         type_node = self.find(RDF_TYPE)
@@ -134,6 +134,14 @@ class CompiledIndex(GraphIndex):
 
     def postings(self, key: int) -> tuple[Posting, ...]:
         """The entities of a key, ordered by IRI."""
+        found = self._known_postings.get(key)
+        if found is None:
+            if len(self._known_postings) >= _MOST_TERMS:
+                self._known_postings.clear()
+            found = self._known_postings[key] = self._read_postings(key)
+        return found
+
+    def _read_postings(self, key: int) -> tuple[Posting, ...]:
         start, end = self._key_posting[key : key + 2].tolist()
         return tuple(
             Posting(node, kind & 1, kind >> 1)
@@ -153,12 +161,8 @@ class CompiledIndex(GraphIndex):
 
     def lower_case_counts(self, words: Sequence[str]) -> list[int]:
         """How often each word stands in lower case in the graph's own texts."""
-        if not len(self._lower_hash):
-            return [0] * len(words)
-        hashes = hash_all(list(words))
-        places = np.minimum(np.searchsorted(self._lower_hash, hashes), len(self._lower_hash) - 1)
-        counts: list[int] = np.where(self._lower_hash[places] == hashes, self._lower_count[places], 0).tolist()
-        return counts
+        counts = self._lower_count
+        return [int(counts[place]) if place >= 0 else 0 for place in places(self._lower_hash, words)]
 
     def about(self, nodes: Ints) -> tuple[Ints, Ints]:
         """The distinct words of the nodes' descriptions, and how many each node has."""
@@ -247,14 +251,11 @@ class CompiledIndex(GraphIndex):
         """The word of each stem, -1 when unknown."""
         known = self._known_words
         new = [stem for stem in stems if stem not in known]
-        if new and len(self._vocabulary_hash):
-            hashes = hash_all(new)
-            places = np.minimum(np.searchsorted(self._vocabulary_hash, hashes), len(self._vocabulary_hash) - 1)
-            found = np.where(self._vocabulary_hash[places] == hashes, places, -1).tolist()
+        if new:
             if len(known) + len(new) > _MOST_WORDS:
                 # A new dictionary, since other threads may still read the old one.
                 known = self._known_words = {stem: known[stem] for stem in stems if stem in known}
-            known.update(zip(new, found, strict=True))
+            known.update(zip(new, places(self._vocabulary_hash, new), strict=True))
         return [known.get(stem, -1) for stem in stems]
 
     def frequencies(self, words: Ints) -> Ints:

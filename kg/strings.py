@@ -1,15 +1,40 @@
 """The strings of a compiled graph: a blob of UTF-8 and where each string begins, memory-mapped."""
 
+from mmap import mmap
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
 from groundwire.kg.format import Folder
 from groundwire.kg.native import native
+
+
+class SortedStrings(Protocol):
+    """Strings in order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> str:
+        """The string of a number."""
+
+    def find(self, text: str) -> int | None:
+        """The number of a string, None when it is not there."""
+
+
+def open_strings(folder: Folder, name: str) -> SortedStrings:
+    """The strings `name` of a compiled graph."""
+    parts = folder.blob(name), folder.array(f"{name}_offset")
+    strings: SortedStrings = native.Strings(*parts) if native is not None else Strings(*parts)
+    return strings
 
 
 class Strings:
     """Strings of a blob by number."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
-        self._blob = folder.blob(name)
-        self._offsets = folder.array(f"{name}_offset")
+    def __init__(self, blob: "mmap | bytes", offsets: NDArray[np.uint64]) -> None:
+        self._blob = blob
+        self._offsets = offsets
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -18,13 +43,10 @@ class Strings:
         start, end = self._offsets[number : number + 2].tolist()
         return self._blob[start:end].decode("utf-8", "surrogatepass")
 
-    def find(self, wanted: str) -> int | None:
+    def find(self, text: str) -> int | None:
         """The number of a string among sorted ones, None when it is not there."""
-        sought = wanted.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
+        sought = text.encode("utf-8", "surrogatepass")  # bytes of UTF-8 sort as code points do
         blob, offsets = self._blob, self._offsets
-        if native is not None:
-            place: int = native.find(blob, offsets, sought)
-            return None if place < 0 else place
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2

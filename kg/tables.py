@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.hashing import U64, hash_all, hash_slices
 from groundwire.kg.index import Ints, Place
+from groundwire.kg.native import native
 from groundwire.kg.spell import deletions
 
 _THREE, _SEVEN = np.uint64(3), np.uint64(7)
@@ -26,6 +27,19 @@ def equal(table: U64, hashes: U64) -> list[tuple[int, int]]:
         while entry < len(table) and table[entry] == hashes[place]:
             found.append((place, entry))
             entry += 1  # noqa: PLW2901 - walk on over entries of the same hash
+    return found
+
+
+def places(table: U64, words: Sequence[str]) -> list[int]:
+    """Where the hash of each word stands first in a sorted `table`; -1 for one that it lacks."""
+    if native is not None:
+        found: list[int] = native.places(table, words)
+        return found
+    if not len(table):
+        return [-1] * len(words)
+    hashes = hash_all(list(words))
+    at = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
+    found = np.where(table[at] == hashes, at, -1).tolist()
     return found
 
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundwire.kg.hashing import hash_all
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.spell import deletions
+from groundwire.kg.strings import Strings
 from groundwire.kg.tables import Tables
 from groundwire.kg.text import _ASCII_WORD
 
@@ -38,15 +40,34 @@ def test_strings_are_found_where_they_stand(strings: set[str], other: str) -> No
     ordered = sorted(strings)
     encoded = [one.encode("utf-8", "surrogatepass") for one in ordered]
     offsets = np.cumsum([0, *map(len, encoded)]).astype(np.uint64)
+    one, two = native.Strings(b"".join(encoded), offsets), Strings(b"".join(encoded), offsets)
+    assert [one[n] for n in range(len(one))] == [two[n] for n in range(len(two))] == ordered
     for wanted in {*strings, other}:
-        place = native.find(b"".join(encoded), offsets, wanted.encode("utf-8", "surrogatepass"))
-        assert place == (ordered.index(wanted) if wanted in strings else -1)
+        assert one.find(wanted) == two.find(wanted) == (ordered.index(wanted) if wanted in strings else None)
+    with pytest.raises(IndexError):
+        one[len(one)]
+
+
+@needs_native
+def test_damaged_offsets_of_strings_are_an_error() -> None:
+    damaged = native.Strings(b"abc", np.array([0, 2**40, 3], np.uint64))
+    for number in (0, 1, -1):
+        with pytest.raises(IndexError):
+            damaged[number]
+    assert damaged.find("b") is None
+
+
+@needs_native
+@given(st.lists(words), st.lists(words))
+def test_words_stand_where_their_hash_does(held: list[str], asked: list[str]) -> None:
+    table = np.sort(hash_all(held)) if held else np.zeros(0, np.uint64)
+    found = native.places(table, held + asked)
+    assert [place >= 0 for place in found] == [word in held for word in held + asked]
+    assert all(table[place] == hash_all([word])[0] for word, place in zip(held, found, strict=False))
 
 
 def arrays(spellings: list[str], keys: list[str]) -> dict[str, np.ndarray]:
     """The arrays of a graph without triples, with some keys and the common forms of some words."""
-    from groundwire.kg.hashing import hash_all
-
     empty = dict.fromkeys(["outgoing", "incoming", "terms_offset"], np.zeros(1, np.uint64)) | dict.fromkeys(
         ["term_words_offset", "about_offset"], np.zeros(1, np.int64)
     )

@@ -1,6 +1,5 @@
 """Tables of the manifest applied to numbers, and the messages made of them."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
