@@ -186,6 +186,23 @@ def test_fp16_skips_steps_whose_scale_was_too_large_and_resumes_with_its_scale(m
     assert (losses_again, scale_again) == (losses, scale)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_training_uses_the_gpu_and_gives_the_model_back_where_it_was(precision: str):
+    (x, y), model = data(), network()
+    seen = set()
+    hook = model[0].register_forward_hook(lambda _module, _inputs, output: seen.add((output.device.type, output.dtype)))
+    history = fit(
+        TensorTask(model), TensorBatches(x, y, 16, seed=1), torch.optim.AdamW(model.parameters(), lr=0.03), Schedule(8),
+        adversary=Adversary(Threat(0.1, steps=2)), accelerator=accelerator_for(precision),
+    )  # fmt: skip
+    hook.remove()
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert seen == {("cuda", dtype)}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert history.clean_loss[-1] < 0.8 * history.clean_loss[0]
+
+
 def test_precisions_that_can_not_be_are_refused(recipe: Recipe, project: Path):
     table = {"name": "x", "data": {"train": "a", "test": "b"}, "encoder": {"name": "e"}}
     with pytest.raises(RecipeError, match=r"here: train\.mixed_precision must be one of no, bf16, fp16"):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import train_in_processes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,22 +16,24 @@ from groundwire.export.acceleration import shard
 from groundwire.export.rows import TextBatch
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+SCRIPT = Path(__file__).with_name("train_in_processes.py")
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 # Where there is a GPU, two processes would share it, which NCCL refuses.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
 
 
-def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *LAUNCH, *map(str, arguments)]
+def launch(*arguments: object, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *LAUNCH, str(processes), *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes wrote."""
+    """What one process wrote, and what two did, in the folders "1" and "2"."""
     folder = tmp_path_factory.mktemp("trained")
-    result = launch(Path(train_in_processes.__file__), folder)
-    assert result.returncode == 0, result.stderr
+    for processes in (1, 2):
+        result = launch(SCRIPT, folder / str(processes), processes=processes)
+        assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -51,12 +52,12 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], t
 
 
 @pytest.mark.parametrize("method", ["standard", "pgd", "freelb"])
-def test_two_processes_end_with_the_weights_and_losses_of_one(method: str, trained: Path, tmp_path: Path):
-    train_in_processes.train(method, tmp_path)
-    alone, main, other = losses(tmp_path, 0), losses(trained / method, 0), losses(trained / method, 1)
+def test_two_processes_end_with_the_weights_and_losses_of_one(method: str, trained: Path):
+    one, two = trained / "1" / method, trained / "2" / method
+    alone, main, other = losses(one, 0), losses(two, 0), losses(two, 1)
     assert (alone["processes"], main["processes"], other["processes"]) == (1, 2, 2)
-    assert_close(weights(trained / method, 0), weights(trained / method, 1), 0.0)
-    assert_close(weights(tmp_path, 0), weights(trained / method, 0), 1e-5)
+    assert_close(weights(two, 0), weights(two, 1), 0.0)
+    assert_close(weights(one, 0), weights(two, 0), 1e-5)
     assert main == other
     assert main["steps"] == alone["steps"] == 21
     for kind in ("clean", "attacked"):
@@ -67,7 +68,7 @@ def test_two_processes_end_with_the_weights_and_losses_of_one(method: str, train
 
 def test_processes_draw_different_random_numbers_and_go_on_with_them_after_an_interruption(trained: Path):
     # TRADES starts at random, so it tells whether each process went on with its own numbers.
-    whole, interrupted = trained / "trades", trained / "interrupted"
+    whole, interrupted = trained / "2" / "trades", trained / "2" / "interrupted"
     (main,), (other,) = torch.load(whole / "checkpoint.pt", weights_only=True)["rng"]
     assert not torch.equal(main, other)
     assert_close(weights(whole, 0), weights(whole, 1), 0.0)
