@@ -78,6 +78,7 @@ class TextTask:
 
     def __init__(self, model: TextClassifier) -> None:
         self.model = model
+        self.forward: nn.Module = model
 
     def point(self, batch: TextBatch) -> Tensor:
         """Word embeddings of a batch, [B, T, H]."""
@@ -90,12 +91,12 @@ class TextTask:
 
     def logits(self, point: Tensor, batch: TextBatch) -> Tensor:
         """Mean of the heads' logits, [B, C]."""
-        head_logits: Tensor = self.model(point, batch.mask, batch.types)[0]
+        head_logits: Tensor = self.forward(point, batch.mask, batch.types)[0]
         return head_logits.mean(dim=1)
 
     def outputs(self, point: Tensor, batch: TextBatch) -> Tensor:
         """Logits of each head, [B, K, C]."""
-        head_logits: Tensor = self.model(point, batch.mask, batch.types)[0]
+        head_logits: Tensor = self.forward(point, batch.mask, batch.types)[0]
         return head_logits
 
     def loss_of(self, outputs: Tensor, batch: TextBatch) -> Tensor:

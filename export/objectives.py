@@ -8,6 +8,7 @@ B examples, C labels; w is the weight of the adversarial loss.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -25,6 +26,8 @@ class Task(Protocol[B_contra]):
 
     Points are [B, ...], outputs logits [B, C] or of K heads [B, K, C], losses scalar.
     """
+
+    forward: nn.Module  # what a pass goes through: the model, or while it is trained what is prepared of it
 
     @property
     def model(self) -> nn.Module:
@@ -49,21 +52,75 @@ class Task(Protocol[B_contra]):
         """Mean loss at a point."""
 
 
-def adversarial_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> tuple[float, float]:
+class Gradients(Protocol):
+    """Who takes gradients: torch alone (`PLAIN`), or Accelerate with its devices and loss scaling (`acceleration`).
+
+    Those of points are directions: right up to a factor above 0, which the steps of every norm leave out.
+    """
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of the parameters, and of points that ask for theirs."""
+
+    def of_point(self, loss: Tensor, point: Tensor) -> Tensor:
+        """Direction uphill for a point; the gradients of the parameters stay as they are."""
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The gradient that `backward` left on a point, as a direction."""
+
+    def not_yet_shared(self) -> AbstractContextManager[None]:
+        """Around all passes of a batch but the last, so that processes exchange their gradients once."""
+
+
+class PlainGradients:
+    """Gradients by torch, in one process."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def of_point(self, loss: Tensor, point: Tensor) -> Tensor:
+        """Gradient of a point alone."""
+        return torch.autograd.grad(loss, point)[0]
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The gradient itself."""
+        return gradient
+
+    def not_yet_shared(self) -> AbstractContextManager[None]:
+        """There is nobody to share with."""
+        return nullcontext()
+
+
+PLAIN = PlainGradients()
+
+
+def standard_backward(task: Task[B], batch: B, gradients: Gradients = PLAIN) -> float:
+    """The loss as it is. Returns it."""
+    loss = task.loss(task.point(batch), batch)
+    gradients.backward(loss)
+    return float(loss.detach())
+
+
+def adversarial_backward(
+    task: Task[B], batch: B, threat: Threat, weight: float, gradients: Gradients = PLAIN
+) -> tuple[float, float]:
     """PGD (Madry et al. 2018) with the clean loss mixed in: (1 - w) · loss(x) + w · max over ‖δ‖ ≤ ε of loss(x + δ).
 
     Returns (clean loss, adversarial loss).
     """
     point, mask = task.point(batch).detach(), task.mask(batch)
-    clean, moved = _clean_pass(task, batch, threat, weight)
-    for _ in range(threat.steps - 1):
-        moved = _ascend(lambda at: task.loss(at, batch), point, moved, threat, mask)
+    with gradients.not_yet_shared():
+        clean, moved = _clean_pass(task, batch, threat, weight, gradients)
+        for _ in range(threat.steps - 1):
+            moved = _ascend(lambda at: task.loss(at, batch), point, moved, threat, mask, gradients)
     adversarial = task.loss(task.point(batch) + moved, batch)
-    _backward(weight * adversarial)
+    gradients.backward(weight * adversarial)
     return clean, float(adversarial.detach())
 
 
-def freelb_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> tuple[float, float]:
+def freelb_backward(
+    task: Task[B], batch: B, threat: Threat, weight: float, gradients: Gradients = PLAIN
+) -> tuple[float, float]:
     """FreeLB (Zhu et al. 2020): the loss at every step of the ascent counts, each with a share of w / k.
 
         (1 - w) · loss(x) + w / k · sum over t = 1 … k of loss(x + δ_t)
@@ -72,21 +129,26 @@ def freelb_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> t
     Returns (clean loss, mean adversarial loss).
     """
     point, mask = task.point(batch).detach(), task.mask(batch)
-    clean, moved = _clean_pass(task, batch, threat, weight)
+    with gradients.not_yet_shared():
+        clean, moved = _clean_pass(task, batch, threat, weight, gradients)
     total = 0.0
     for step in range(threat.steps):
+        last = step == threat.steps - 1
         delta = moved.requires_grad_(True)
-        adversarial = task.loss(task.point(batch) + delta, batch)
-        _backward(weight / threat.steps * adversarial)
+        with nullcontext() if last else gradients.not_yet_shared():
+            adversarial = task.loss(task.point(batch) + delta, batch)
+            gradients.backward(weight / threat.steps * adversarial)
         total += float(adversarial.detach()) / threat.steps
-        if step < threat.steps - 1:
+        if not last:
             assert delta.grad is not None
             with torch.no_grad():
-                moved = threat.move(point, delta.detach(), delta.grad, mask)
+                moved = threat.move(point, delta.detach(), gradients.direction(delta.grad), mask)
     return clean, total
 
 
-def trades_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> tuple[float, float]:
+def trades_backward(
+    task: Task[B], batch: B, threat: Threat, weight: float, gradients: Gradients = PLAIN
+) -> tuple[float, float]:
     """TRADES (Zhang et al. 2019): (1 - w) · loss(x) + w · max over ‖δ‖ ≤ ε of KL(p(x) ‖ p(x + δ)).
 
     The paper's β is w / (1 - w), so w = 6 / 7 is its β = 6. The ascent starts at a random perturbation, because the
@@ -99,19 +161,22 @@ def trades_backward(task: Task[B], batch: B, threat: Threat, weight: float) -> t
         raise ValueError("TRADES needs a weight below 1: without the clean loss nothing tells the labels")
     start, mask = task.point(batch), task.mask(batch)
     point = start.detach()
-    outputs = task.outputs(start, batch)
-    clean = task.loss_of(outputs, batch)
-    fixed = log_softmax(outputs.detach(), dim=-1)
-    with torch.no_grad():
-        moved = threat.start(point, mask)
-    for _ in range(threat.steps):
-        moved = _ascend(lambda at: _divergence(fixed, task.outputs(at, batch)), point, moved, threat, mask)
+    with gradients.not_yet_shared():
+        outputs = task.outputs(start, batch)
+        clean = task.loss_of(outputs, batch)
+        fixed = log_softmax(outputs.detach(), dim=-1)
+        with torch.no_grad():
+            moved = threat.start(point, mask)
+        for _ in range(threat.steps):
+            moved = _ascend(
+                lambda at: _divergence(fixed, task.outputs(at, batch)), point, moved, threat, mask, gradients
+            )
     hard = _divergence(log_softmax(outputs, dim=-1), task.outputs(task.point(batch) + moved, batch))
-    _backward((1.0 - weight) * clean + weight * hard)
+    gradients.backward((1.0 - weight) * clean + weight * hard)
     return float(clean.detach()), float(hard.detach())
 
 
-Objective = Callable[[Task[Any], Any, Threat, float], tuple[float, float]]
+Objective = Callable[[Task[Any], Any, Threat, float, Gradients], tuple[float, float]]
 OBJECTIVES: dict[str, Objective] = {
     "pgd": adversarial_backward,
     "trades": trades_backward,
@@ -119,29 +184,34 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def _clean_pass(task: Task[B], batch: B, threat: Threat, weight: float) -> tuple[float, Tensor]:
+def _clean_pass(task: Task[B], batch: B, threat: Threat, weight: float, gradients: Gradients) -> tuple[float, Tensor]:
     """Accumulate the clean gradient with weight 1 - w; return the clean loss and the first ascent step."""
     point = task.point(batch)
     delta = torch.zeros_like(point, requires_grad=True)
     clean = task.loss(point + delta, batch)
     if weight < 1.0:
         # One pass back gives the parameters their clean gradient and the attack its first direction.
-        _backward((1.0 - weight) * clean)
-        gradient = delta.grad
+        gradients.backward((1.0 - weight) * clean)
+        assert delta.grad is not None
+        gradient = gradients.direction(delta.grad)
     else:
-        (gradient,) = torch.autograd.grad(clean, delta)
-    assert gradient is not None
+        gradient = gradients.of_point(clean, delta)
     with torch.no_grad():
         moved = threat.move(point.detach(), delta.detach(), gradient, task.mask(batch))
     return float(clean.detach()), moved
 
 
 def _ascend(
-    loss: Callable[[Tensor], Tensor], point: Tensor, delta: Tensor, threat: Threat, mask: Tensor | None
+    loss: Callable[[Tensor], Tensor],
+    point: Tensor,
+    delta: Tensor,
+    threat: Threat,
+    mask: Tensor | None,
+    gradients: Gradients,
 ) -> Tensor:
     """One step uphill from `delta`, which leaves the parameters' gradients alone."""
     delta = delta.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(loss(point + delta), delta)
+    gradient = gradients.of_point(loss(point + delta), delta)
     with torch.no_grad():
         return threat.move(point, delta.detach(), gradient, mask)
 
@@ -150,7 +220,3 @@ def _divergence(clean: Tensor, outputs: Tensor) -> Tensor:
     """KL(p ‖ q) in nats, mean over examples and heads: log p [B, …, C], logits of q [B, …, C]."""
     q = log_softmax(outputs, dim=-1)
     return kl_div(q.flatten(0, -2), clean.flatten(0, -2), log_target=True, reduction="batchmean")
-
-
-def _backward(loss: Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ from groundwire.kg.types import Evidence, Retriever
 from groundwire.v1 import bundle_pb2
 
 POOL_EXAMPLES = 4000  # training examples whose evidence false triples are made of
-PACKAGES = ("groundwire", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
+PACKAGES = ("groundwire", "torch", "transformers", "accelerate", "onnx", "onnxruntime", "tokenizers", "rdflib", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

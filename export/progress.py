@@ -10,7 +10,7 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
-def bar() -> Progress:
+def bar(*, shown: bool = True) -> Progress:
     """A progress bar with count, time passed and time left; silent when standard error is no terminal."""
     return Progress(
         TextColumn("{task.description:<32}"),
@@ -21,7 +21,7 @@ def bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
     )
 
 

@@ -2,12 +2,11 @@
 
     data and evidence -> adversarial training -> ONNX with parity check -> INT8 -> calibration -> certificate -> bundle
 
+In several processes the main one does all of it, and the others help it to train (`groundwire.export.train_stage`).
 Work in progress lies beside the output in `OUT.work`. An interrupted build goes on where it was; one whose recipe, data
 or graph changed starts anew.
 """
 
-import hashlib
-import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from safetensors.torch import load_file, save_file
 
 from groundwire import conformal
 from groundwire.bundle import (
@@ -50,14 +48,14 @@ from groundwire.export.certify import (
 )  # fmt: skip
 from groundwire.export.data import file_hash
 from groundwire.export.errors import StageError
-from groundwire.export.model import TextClassifier, TextTask, load_encoder, parameter_groups
+from groundwire.export.model import TextClassifier, TextTask
 from groundwire.export.onnx_graph import check_parity, export_core, quantize_core
 from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, provenance_of
 from groundwire.export.progress import console
-from groundwire.export.rows import TextBatches, ordered_batches
+from groundwire.export.rows import ordered_batches
 from groundwire.export.settings import Recipe
 from groundwire.export.stage_reports import report_stages
-from groundwire.export.train import Adversary, Checkpoint, Schedule, fit
+from groundwire.export.train_stage import dismiss_assistants, open_accelerator, open_work, train
 from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
 from groundwire.v1 import bundle_pb2
 
@@ -72,19 +70,21 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
         ExportError: recipe, data or encoder are wrong, or a stage lost more than its gate allows.
         GraphError: the graph can't be read.
     """
+    accelerator = open_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     with open_recipe_graph(recipe) as retriever:
         provenance = provenance_of(recipe, retriever)
         current = _current(out, provenance)
         if current is not None:
+            dismiss_assistants(accelerator)
             console.print(f"{out} is up to date.")
             return current
         prepared = prepare(recipe, retriever)
     work = out.with_name(out.name + ".work")
-    _open_work(work, recipe, prepared)
+    open_work(work, recipe, prepared)
 
     console.print(f"[bold]Training[/] on {len(prepared.train)} examples")
-    model = _train(recipe, prepared, work)
+    model = train(recipe, prepared, work, accelerator)
     trained = TorchArtifact("trained", model, work / "trained.safetensors")
 
     console.print("[bold]ONNX[/] export and INT8 quantization")
@@ -117,55 +117,6 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     if not keep_work:
         shutil.rmtree(work)
     return bundle
-
-
-def _open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
-    """Open the folder of work in progress; empty it when it is of another training, but never when it isn't ours."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([recipe.seed, repr(recipe.encoder), repr(recipe.train), prepared.labels]).encode())
-    for row in prepared.train:
-        digest.update(json.dumps([row.ids, row.label]).encode())
-    marker = work / "training"
-    if work.exists() and not marker.exists() and any(work.iterdir()):
-        raise StageError(f"{work} is where the build keeps its work, and holds something else: move that away.")
-    if marker.exists() and marker.read_text() != digest.hexdigest():
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    marker.write_text(digest.hexdigest())
-
-
-def _train(recipe: Recipe, prepared: Prepared, work: Path) -> TextClassifier:
-    """Fine-tune the encoder, or load what an earlier run trained."""
-    settings = recipe.train
-    torch.manual_seed(recipe.seed)
-    model = TextClassifier(load_encoder(recipe.encoder_name), len(prepared.labels), recipe.encoder.heads)
-    weights = work / "trained.safetensors"
-    if weights.exists():
-        model.load_state_dict(load_file(weights))
-        return model.eval()
-    groups = parameter_groups(model, settings.learning_rate, settings.head_learning_rate, settings.weight_decay)
-    batches = TextBatches(
-        prepared.train, settings.batch_size, prepared.encoder.pad_id, recipe.seed,
-        changed=prepared.changed.__getitem__ if prepared.changed else None,
-    )  # fmt: skip
-    hostile = settings.adversary
-    adversary = None
-    if hostile.epsilon > 0:
-        threat = Threat(hostile.epsilon, hostile.norm, hostile.steps)
-        adversary = Adversary(threat, hostile.weight, hostile.first_epoch, hostile.method)
-    history = fit(
-        TextTask(model), batches, torch.optim.AdamW(groups), Schedule(settings.epochs, settings.warmup),
-        adversary=adversary, checkpoint=Checkpoint(work / "checkpoint.pt"),
-    )  # fmt: skip
-    console.print(
-        f"trained for {history.seconds:.0f} s; mean loss by epoch: clean {[round(x, 3) for x in history.clean_loss]}, "
-        f"attacked {[round(x, 3) for x in history.adversarial_loss]}"
-    )
-    # In one step, so that a build that is interrupted here doesn't find half a file later.
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work / "weights.new")
-    (work / "weights.new").replace(weights)
-    (work / "history.json").write_text(json.dumps({n: getattr(history, n) for n in type(history).__slots__}))
-    return model
 
 
 def _gate_int8(recipe: Recipe, prepared: Prepared, float32: StageFigures, int8: StageFigures) -> None:

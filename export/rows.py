@@ -38,10 +38,16 @@ class TextBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice) -> "TextBatch":
+        """Some of its rows, padded as they are here."""
+        return TextBatch(*(part[rows] for part in self._parts()))
+
     def to(self, device: torch.device) -> "TextBatch":
         """The same batch on another device."""
-        parts = (self.ids, self.mask, self.types, self.labels, self.index)
-        return TextBatch(*(part.to(device, non_blocking=True) for part in parts))
+        return TextBatch(*(part.to(device, non_blocking=True) for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.ids, self.mask, self.types, self.labels, self.index
 
 
 def encode_examples(

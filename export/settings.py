@@ -15,6 +15,8 @@ from groundwire.export.objectives import OBJECTIVES
 
 S = TypeVar("S")
 
+MIXED_PRECISION = ("no", "bf16", "fp16")
+
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
@@ -79,6 +81,7 @@ class TrainSettings:
     head_learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup: float = 0.06  # share of the steps
+    mixed_precision: str = "no"  # "bf16" or "fp16": precision of the encoder's passes; weights stay in float32
     evidence_dropout: float = 0.1  # share of the rows that are read without evidence
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     adversary: AdversarySettings = field(default_factory=AdversarySettings)
@@ -172,6 +175,10 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (8 <= recipe.encoder.max_tokens <= 8192, "encoder.max_tokens must be 8 to 8192"),
         (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
         (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),
+        (
+            train.mixed_precision in MIXED_PRECISION,
+            f"train.mixed_precision must be one of {', '.join(MIXED_PRECISION)}",
+        ),
         (0 <= train.evidence_dropout < 1, "train.evidence_dropout must be 0 or more and below 1"),
         (
             0 <= train.augment.edit <= 1 and 0 <= train.augment.poison <= 1,

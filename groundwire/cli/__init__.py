@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> Any:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extra = {"torch", "transformers", "onnx", "safetensors", "sklearn", "matplotlib", "scipy"}
+        extra = {"torch", "transformers", "accelerate", "onnx", "safetensors", "sklearn", "matplotlib", "scipy"}
         if error.name is None or error.name.split(".")[0] not in extra | {"onnxruntime"}:
             raise
         which = "cpu" if error.name == "onnxruntime" else "export"

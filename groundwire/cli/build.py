@@ -12,12 +12,17 @@ import click
 def build(recipe: Path, out: Path, *, keep_work: bool) -> None:
     """Train, harden, compress, calibrate and certify a model as RECIPE.toml says.
 
-    An interrupted build goes on where it was when it is started again.
+    An interrupted build goes on where it was when it is started again. With `accelerate launch -m groundwire.cli build`
+    it trains on several GPUs.
     """
     from groundwire.export.recipe import build_bundle
     from groundwire.export.settings import read_recipe
+    from groundwire.export.train_stage import assist_training
 
-    bundle = build_bundle(read_recipe(recipe), out, keep_work=keep_work)
+    settings = read_recipe(recipe)
+    if assist_training(settings):
+        return
+    bundle = build_bundle(settings, out, keep_work=keep_work)
     served = bundle.certificate.stages[-1]
     click.echo(f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}")
     click.echo(f"accuracy {served.clean_accuracy.value:.1%} on {served.clean_accuracy.examples} test examples")
