@@ -105,9 +105,10 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        runtime = self.runtime  # not the pipeline: no cycle, so that one that is unloaded is gone at once
 
         async def run(rows: Sequence[EncodedPair]) -> Outputs:
-            return await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows)
+            return await loop.run_in_executor(runtime.executor, runtime.run, rows)
 
         self._batcher = Batcher(run, self.limits, self.statistics)
         return self
@@ -117,7 +118,7 @@ class Pipeline:
     ) -> None:
         await self.batcher.close()
         self._thread.shutdown()
-        self.runtime.close()
+        await asyncio.to_thread(self.runtime.close)
 
     async def predict(
         self,
