@@ -1,7 +1,8 @@
 """Load and unload in several worker processes: a client's call reaches one of them, the change reaches all.
 
 A worker asks the supervisor, which has one change at a time made by the worker that asked, then by all others, and then
-lets the call be answered. Lines of JSON go over the pipes that supervisor and workers have anyway:
+lets the call be answered. Lines of JSON go over the pipes that supervisor and workers have anyway; those of a worker
+begin with `peers `, as it also prints where it listens:
 
     worker      {"ask": ID, "operation": "load", "name": NAME}
     supervisor  {"do": NUMBER, "ask": ID or null, "operation": "load", "name": NAME}
@@ -16,7 +17,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from groundwire.errors import GroundwireError
 from groundwire.server.config import RepositoryConfig
@@ -26,15 +27,16 @@ from groundwire.server.service_repository import LocalChanger, Operation
 
 Write = Callable[[dict[str, Any]], None]
 
+PREFIX = b"peers "
 _LONGEST = 1000  # characters of an error's text
 _log = logging.getLogger("groundwire.server")
 
 
 class Peers:
-    """A worker's end; a `Changer` once a control is attached. `write` sends one message to the supervisor."""
+    """A worker's end; a `Changer` once a control is attached. `out` leads to the supervisor."""
 
-    def __init__(self, write: Write) -> None:
-        self._write = write
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
         self._lock = threading.Lock()  # around the loop and what comes before there is one
         self._loop: asyncio.AbstractEventLoop | None = None
         self._early: list[str] = []
@@ -89,6 +91,10 @@ class Peers:
         elif (asked := self._asked.get(message["asked"])) is not None and not asked.done():
             asked.set_result(message["errors"])
 
+    def _write(self, message: dict[str, Any]) -> None:
+        self._out.write(PREFIX + json.dumps(message).encode() + b"\n")
+        self._out.flush()
+
     async def _do(self, message: dict[str, Any]) -> None:
         failure: Exception | None = None
         try:
@@ -141,8 +147,10 @@ class Hub:
                 doing.set_result({"error": "", "known": True})  # its successor loads what all others hold
 
     def heard(self, worker: int, line: bytes) -> None:
-        """Take a line of a worker."""
-        message = json.loads(line)
+        """Take a line of a worker; one that was cut off, because the worker died, says nothing."""
+        if not line.startswith(PREFIX) or not line.endswith(b"\n"):
+            return
+        message = json.loads(line.removeprefix(PREFIX))
         if "ask" in message:
             task = asyncio.get_running_loop().create_task(self._change(worker, message))
             self._tasks.add(task)

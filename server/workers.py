@@ -151,7 +151,7 @@ class _Supervisor:
             if line.startswith(b"listening on "):
                 _log.info("worker ready", extra={"fields": {"worker": process.pid}})
                 ready.set()
-            elif line.startswith(b"{"):
+            else:
                 self._hub.heard(process.pid, line)
         self._hub.leave(process.pid)
         return process
@@ -182,7 +182,7 @@ def _worker() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
     configure_logging()
     config = ServerConfig.from_json(sys.stdin.readline())
-    peers = Peers(lambda message: print(json.dumps(message), flush=True))
+    peers = Peers(sys.stdout.buffer)
 
     def watch() -> None:
         for line in sys.stdin:

@@ -13,15 +13,17 @@ WIDTH = 4
 def write_version(folder: Path, name: str, number: int, value: float | None = None, weights: int = 0) -> Path:
     """Put version `number` of a model at `folder` in one step. It answers y = x + value, by default its number.
 
-    `weights` are so many random numbers of 4 bytes more, which the answer depends on too little to show.
+    `weights` are so many random numbers of 4 bytes more, which it holds in memory and multiplies by 0.
     """
     node, floats = helper.make_node, TensorProto.FLOAT
     constants = {"value": np.full(WIDTH, number if value is None else value, np.float32)}
     nodes = [node("Add", ["x", "value"], ["y"])]
     if weights:
         table = np.random.default_rng(number).normal(size=(weights // WIDTH, WIDTH)).astype(np.float32)
-        constants |= {"table": table, "first": np.array([0], np.int64), "none": np.array(0, np.float32)}
+        constants |= {"table": table, "none": np.array(0, np.float32)}
         nodes = [
+            # Which row is only known at a request, so that the table can't be left out when the model is loaded.
+            node("ArgMax", ["x"], ["first"], axis=1, keepdims=0),
             node("Gather", ["table", "first"], ["row"]),
             node("Mul", ["row", "none"], ["nothing"]),
             node("Add", ["x", "value"], ["sum"]),
