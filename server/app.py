@@ -27,16 +27,13 @@ from groundwire.server.interceptor import Interceptor
 from groundwire.server.lifecycle import Gate
 from groundwire.server.live import Live, open_live
 from groundwire.server.metrics import Metrics, ModelMetrics, exposed
-from groundwire.server.model_control import ModelControl
-from groundwire.server.model_opener import Opener
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
 from groundwire.server.peers import Peers
 from groundwire.server.pipeline import Pipeline
-from groundwire.server.repository import Repository
 from groundwire.server.servable import Servable
-from groundwire.server.service_repository import LocalChanger, RepositoryService
-from groundwire.server.sources import live_graph, live_queries
+from groundwire.server.service_repository import RepositoryService
+from groundwire.server.sources import live_graph, live_queries, open_repository
 from groundwire.server.tensor_model import TensorModel
 from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
@@ -67,10 +64,10 @@ class Server:
     def __init__(self, config: ServerConfig, peers: Peers | None = None) -> None:
         self.config = config
         self._peers = peers
-        self._control: ModelControl | None = None
         self.address = ""
         self.metrics_address = ""
         self.models: Models
+        self._repository: RepositoryService
         self.gate: Gate
         self._live: list[Live[Any]] = []
         self._health: health.aio.HealthServicer
@@ -105,8 +102,7 @@ class Server:
         A repository that is polled is looked at too; what it can't use is in its index.
         What can't be used is refused with a line in the log, and what was there goes on serving.
         """
-        if self._control is not None:
-            await self._control.poll()
+        await self._repository.poll()
         return all([await live.reload() for live in self._live])
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -206,15 +202,9 @@ class Server:
                 )
             model = TensorModel(name, path, *settings, sink(name))
             servables.append(await stack.enter_async_context(model))
-        catalog, changer = Catalog(servables), None
-        if config.repository is not None:
-            folder = Repository(config.repository.folder)
-            opener = Opener(folder, *settings, graph, metrics)
-            self._control = ModelControl(config.repository, folder, catalog, opener, config.reload_seconds)
-            await stack.enter_async_context(self._control)
-            changer = self._peers.attach(self._control) if self._peers else LocalChanger(self._control)
-        repository = RepositoryService(catalog, self._control, changer)
-        inference = service_inference.InferenceService(catalog, repository, config.limits, gate)
+        catalog = Catalog(servables)
+        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers)
+        inference = service_inference.InferenceService(catalog, self._repository, config.limits, gate)
         return handlers | {service_inference.NAME: inference.handlers()}
 
 

@@ -280,8 +280,13 @@ class ModelControl:
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio need not complain where the call that waited for it is gone
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a change to its end, also when the call that asked for it is cancelled."""

@@ -65,6 +65,11 @@ class RepositoryService:
         """How many versions of a model may answer at once, if it is one of the repository."""
         return self._control.config.versions if self._control else 1
 
+    async def poll(self) -> None:
+        """As `ModelControl.poll`, at once."""
+        if self._control is not None:
+            await self._control.poll()
+
     def handlers(self, gate: Gate) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""
         return {

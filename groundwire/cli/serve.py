@@ -231,12 +231,12 @@ def serve(
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
 
+    if repository is None and (load or model_control != "none"):
+        raise click.UsageError("--model-control and --load-model need --models FOLDER")
     if not bundles and not models and repository is None:
         raise click.UsageError(
             "nothing to serve: give --bundle DIR with --graph, --model NAME=FILE.onnx, or --models FOLDER"
         )
-    if repository is None and (load or model_control != "none"):
-        raise click.UsageError("--model-control and --load-model need --models FOLDER")
     if bundles and graph is None:
         raise click.UsageError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file")
     configure_logging()

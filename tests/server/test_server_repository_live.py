@@ -318,6 +318,19 @@ async def test_a_worker_that_dies_amid_changes_holds_up_no_other(tmp_path: Path)
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_looks_at_a_folder_that_is_polled(tmp_path: Path, workers: int) -> None:
+    write_version(tmp_path, "adder", 1)
+    options = ("--model-control", "poll", "--reload-seconds", "0", "--workers", str(workers))
+    with ServeProcess(None, None, "--models", str(tmp_path), *options) as server:
+        server.wait_for("model ready", workers)
+        write_version(tmp_path, "adder", 2)
+        server.process.send_signal(signal.SIGHUP)
+        events = server.wait_for("model ready", 2 * workers)
+        assert [event["versions"] for event in events] == [[1]] * workers + [[2]] * workers
+        assert ask_all(server.address, "adder") == {"2"}
+
+
 async def test_an_unknown_model_is_none_of_the_repository(tmp_path: Path) -> None:
     async with control_of(tmp_path, Catalog()) as control:
         with pytest.raises(UnknownModelError):
