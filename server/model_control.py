@@ -111,7 +111,7 @@ class ModelControl:
                 self._put(name, {}, "the server is shutting down")
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await self._opener.closed()
+        await self._opener.close()
 
     async def load(self, name: str) -> None:
         """Load a model, or take up its new and changed versions. It goes on when the call that waits is cancelled.

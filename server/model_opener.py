@@ -5,6 +5,7 @@ import gc
 import logging
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,8 @@ class Opener:
         self._metrics = metrics
         self._leaving: Counter[tuple[str, int]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        # One thread for all, so that what they leave in the C library's heap is in one place; see `release_memory`.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="open-models")
 
     async def open(self, version: ModelVersion) -> OpenVersion:
         """Open what belongs together: a version that was replaced while it was read is read again.
@@ -93,6 +96,11 @@ class Opener:
         """Whether a version that was dropped is still open."""
         return self._leaving[name, number] > 0
 
+    async def close(self) -> None:
+        """Close what was dropped, and end the thread. Nothing can be opened any more."""
+        await self.closed()
+        self._thread.shutdown()
+
     async def closed(self) -> None:
         """Wait until what nobody uses any more is closed. What a call still uses is not waited for."""
         while self._tasks:
@@ -103,7 +111,12 @@ class Opener:
         if version.problem:
             raise ConfigurationError(version.problem)
         make = self._text_model if version.bundle else self._tensor_model
-        model, opened = await asyncio.to_thread(make, version)
+        loop = asyncio.get_running_loop()
+        try:
+            model, opened = await loop.run_in_executor(self._thread, make, version)
+        finally:
+            # What reading took: about as much again as the weights.
+            await loop.run_in_executor(self._thread, release_memory)
         stack = AsyncExitStack()
         await stack.enter_async_context(opened)
         return model, stack
@@ -135,7 +148,7 @@ class Opener:
             await asyncio.sleep(0)  # the caller's own references end meanwhile
             if left() is not None:
                 gc.collect()
-            await asyncio.to_thread(release_memory)
+            await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
         finally:
             self._leaving[key] -= 1
         _log.info("model closed", extra={"fields": {"model": key[0], "version": key[1]}})

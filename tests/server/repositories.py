@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 WIDTH = 4
+BLOCK = 1 << 18  # weights in one tensor: 1 MiB
 
 
 def write_version(folder: Path, name: str, number: int, value: float | None = None, weights: int = 0) -> Path:
@@ -19,12 +20,16 @@ def write_version(folder: Path, name: str, number: int, value: float | None = No
     constants = {"value": np.full(WIDTH, number if value is None else value, np.float32)}
     nodes = [node("Add", ["x", "value"], ["y"])]
     if weights:
-        table = np.random.default_rng(number).normal(size=(weights // WIDTH, WIDTH)).astype(np.float32)
-        constants |= {"table": table, "none": np.array(0, np.float32)}
+        # In blocks as large as those of real models, which a C library keeps at hand when they are freed. Which row is
+        # only known at a request, so that the tables can't be left out when the model is loaded.
+        rng = np.random.default_rng(number)
+        rows = min(weights, BLOCK) // WIDTH
+        tables = {f"table{i}": rng.normal(size=(rows, WIDTH)).astype(np.float32) for i in range(-(-weights // BLOCK))}
+        constants |= tables | {"none": np.array(0, np.float32)}
         nodes = [
-            # Which row is only known at a request, so that the table can't be left out when the model is loaded.
             node("ArgMax", ["x"], ["first"], axis=1, keepdims=0),
-            node("Gather", ["table", "first"], ["row"]),
+            *(node("Gather", [table, "first"], [f"row_{table}"]) for table in tables),
+            node("Sum", [f"row_{table}" for table in tables], ["row"]),
             node("Mul", ["row", "none"], ["nothing"]),
             node("Add", ["x", "value"], ["sum"]),
             node("Add", ["sum", "nothing"], ["y"]),
