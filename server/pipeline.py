@@ -119,6 +119,8 @@ class Pipeline:
         await self.batcher.close()
         self._thread.shutdown()
         await asyncio.to_thread(self.runtime.close)
+        # Its cache refers to it: without this, tokenizer and cache would stay until some full garbage collection.
+        vars(self._encoder).clear()
 
     async def predict(
         self,

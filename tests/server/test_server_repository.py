@@ -13,6 +13,7 @@ import pytest
 from asking import Asker, refused
 from repositories import break_version, write_version
 from serving import TEXTS, until
+from test_server_metrics import scrape
 from test_server_tensors import arrays, request
 from tiny_bundle import write_tiny_bundle
 
@@ -93,6 +94,21 @@ def test_several_versions_answer_and_are_described_each(tmp_path: Path) -> None:
         assert counted("2") == {"2": 1}
         everything = ask.stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=60).model_stats
         assert [(one.name, one.version) for one in everything] == [("adder", "2"), ("adder", "3")]
+
+
+def test_each_version_counts_under_its_own_name(tmp_path: Path) -> None:
+    write_version(tmp_path, "adder", 1)
+    repository = RepositoryConfig(tmp_path, control="explicit", load=("*",))
+    config = ServerConfig((), None, "127.0.0.1:0", "cpu", 1, repository=repository, metrics="127.0.0.1:0")
+    with BackgroundServer(config) as server, grpc.insecure_channel(server.address) as channel:
+        ask = Asker(channel)
+        ask.add("adder")
+        write_version(tmp_path, "adder", 2)
+        ask.load("adder")
+        ask.add("adder")
+        ask.add("adder")
+        runs = scrape(server.metrics_address)["groundwire_batch_rows_count"]
+        assert runs == {("adder/1",): 1, ("adder/2",): 2}
 
 
 def test_clients_load_reload_and_unload(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Models that change while a server answers: nothing is dropped or mixed, memory returns, every worker follows."""
 
 import asyncio
+import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,18 +18,22 @@ import pytest
 from asking import Asker, refused
 from processes import ServeProcess
 from repositories import WIDTH, break_version, write_version
-from serving import until
+from serving import TEXTS, until
 from test_server_tensors import arrays, request
+from tiny_bundle import write_tiny_bundle
 
 from groundwire.inference import service_pb2 as pb
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import Limits, RepositoryConfig
 from groundwire.server.errors import UnknownModelError
+from groundwire.server.live import open_live
 from groundwire.server.model_control import ModelControl
 from groundwire.server.model_opener import Opener
 from groundwire.server.repository import ModelVersion, Repository
 from groundwire.server.servable import Servable
+from groundwire.server.sources import live_graph
+from groundwire.server.text_model import TextModel
 
 EXPLICIT = ("--model-control", "explicit", "--load-model", "*")
 VERSIONS = 12
@@ -185,6 +191,32 @@ async def test_files_that_are_replaced_while_they_are_read_are_read_again(tmp_pa
         assert [(line.state, line.reason) for line in await control.index()] == [
             ("UNAVAILABLE", "it was removed while it was read")
         ]
+
+
+async def test_what_is_unloaded_is_gone_without_a_garbage_collection(tmp_path: Path, graph: Path) -> None:
+    write_version(tmp_path, "adder", 1)
+    (tmp_path / "texts").mkdir()
+    write_tiny_bundle(tmp_path / "texts" / "1")
+    catalog, repository = Catalog(), Repository(tmp_path)
+    config = RepositoryConfig(tmp_path, control="explicit", load=("*",))
+    async with open_live(live_graph(graph), 0) as live:
+        opener = Opener(repository, Limits(), "cpu", 1, live)
+        async with ModelControl(config, repository, catalog, opener, 0) as control:
+            text, tensor = (catalog.get(name, "") for name in ("texts", "adder"))
+            assert isinstance(text, TextModel)
+            parts = (text, text._pipeline, text._pipeline.runtime, text._pipeline._encoder, tensor)
+            left = [weakref.ref(part) for part in parts]
+            asked = {"text": np.array([[text.encode()] for text in TEXTS], dtype=object)}
+            assert len((await text.infer(asked, ["label"], {}, None))["label"]) == len(TEXTS)
+            assert await added(tensor) == 1
+            del text, tensor, parts
+            gc.disable()
+            try:
+                await control.unload("texts")
+                await control.unload("adder")
+                assert [part() for part in left] == [None] * len(left)
+            finally:
+                gc.enable()
 
 
 def test_memory_returns_when_a_model_is_unloaded(tmp_path: Path) -> None:
