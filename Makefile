@@ -48,6 +48,7 @@ bench-robustness: $(VENV)/.installed
 bench-serve: $(VENV)/.installed
 	$(BIN)/groundwire demo --out out/demo < /dev/null
 	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl
+	$(BIN)/python benchmarks/bench_reload.py
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,8 +17,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
+from groundwire.kg import Retriever
 from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
+from groundwire.server.catalog import Catalog
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.interceptor import Interceptor
@@ -27,9 +29,11 @@ from groundwire.server.live import Live, open_live
 from groundwire.server.metrics import Metrics, ModelMetrics, exposed
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
+from groundwire.server.peers import Peers
 from groundwire.server.pipeline import Pipeline
 from groundwire.server.servable import Servable
-from groundwire.server.sources import live_graph, live_queries
+from groundwire.server.service_repository import RepositoryService
+from groundwire.server.sources import live_graph, live_queries, open_repository
 from groundwire.server.tensor_model import TensorModel
 from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
@@ -49,17 +53,21 @@ _log = logging.getLogger("groundwire.server")
 class Server:
     """A server on the running event loop: `async with Server(config) as server`. Leaving the block drains it.
 
+    `peers` is the way to the other processes that serve the same port, if there are.
+
     Raises, on entering:
         BundleError, GraphError: a bundle or the graph can't be used.
         ProviderError: the provider asked for is missing.
         ConfigurationError: two bundles of one name, an address can't be bound, or a file of `security` can't be used.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, peers: Peers | None = None) -> None:
         self.config = config
+        self._peers = peers
         self.address = ""
         self.metrics_address = ""
         self.models: Models
+        self._repository: RepositoryService
         self.gate: Gate
         self._live: list[Live[Any]] = []
         self._health: health.aio.HealthServicer
@@ -91,8 +99,10 @@ class Server:
     async def reload(self) -> bool:
         """Open graph and query store again, beside the old ones, and answer from them. Whether all could be used.
 
+        A repository that is polled is looked at too; what it can't use is in its index.
         What can't be used is refused with a line in the log, and what was there goes on serving.
         """
+        await self._repository.poll()
         return all([await live.reload() for live in self._live])
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -148,9 +158,12 @@ class Server:
     async def _open(self, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Handlers]:
         """Open graph and models. Returns the methods of each service that can be offered with them."""
         config, gate = self.config, self.gate
-        if not config.bundles and not config.models:
-            raise ConfigurationError("nothing to serve: give --bundle DIR with --graph, or --model NAME=FILE.onnx.")
+        if not config.bundles and not config.models and config.repository is None:
+            raise ConfigurationError(
+                "nothing to serve: give --bundle DIR with --graph, --model NAME=FILE.onnx, or --models FOLDER."
+            )
         handlers: dict[str, Handlers] = {}
+        graph: Live[Retriever] | None = None
         servables: list[Servable] = []
         if config.graph is not None:
             graph = live_graph(config.graph, config.live, metrics)
@@ -173,7 +186,7 @@ class Server:
         def sink(name: str) -> ModelMetrics | None:
             return ModelMetrics(metrics, name) if metrics else None
 
-        if config.bundles:
+        if graph is not None and config.bundles:
             bundles = [open_bundle(path) for path in config.bundles]
             self.models = Models([Pipeline(bundle, graph, *settings, sink(bundle.manifest.name)) for bundle in bundles])
             for pipeline in self.models.all():
@@ -189,8 +202,9 @@ class Server:
                 )
             model = TensorModel(name, path, *settings, sink(name))
             servables.append(await stack.enter_async_context(model))
-        servables.sort(key=lambda servable: servable.name)
-        inference = service_inference.InferenceService(servables, config.limits, gate)
+        catalog = Catalog(servables)
+        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers)
+        inference = service_inference.InferenceService(catalog, self._repository, config.limits, gate)
         return handlers | {service_inference.NAME: inference.handlers()}
 
 
@@ -202,7 +216,7 @@ def _interceptors(security: Security, metrics: Metrics | None) -> list[Intercept
     return [*interceptors, Access(tokens, limit)] if tokens or limit else interceptors
 
 
-def serve(config: ServerConfig) -> int:
+def serve(config: ServerConfig, peers: Peers | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Prints `listening on HOST:PORT` to stdout once ready.
 
     A second signal ends the process at once. Returns the exit code: 0 when every accepted call was answered.
@@ -211,10 +225,10 @@ def serve(config: ServerConfig) -> int:
         GroundwireError: the server can't start; see `Server`.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, peers))
 
 
-async def _serve(config: ServerConfig) -> int:
+async def _serve(config: ServerConfig, peers: Peers | None) -> int:
     stopped = asyncio.Event()
 
     def stop(signal_number: int) -> None:
@@ -230,7 +244,7 @@ async def _serve(config: ServerConfig) -> int:
         reloading.add(task)
         task.add_done_callback(reloading.discard)
 
-    async with Server(config) as server:
+    async with Server(config, peers) as server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number)

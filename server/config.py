@@ -13,6 +13,8 @@ from groundwire.server.errors import ConfigurationError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
+ModelControlMode = Literal["none", "poll", "explicit"]
+MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
 MAX_PROBES = 32
 MAX_ENTITIES = 64
@@ -94,6 +96,28 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """A model repository: `folder` holds NAME/VERSION/model.onnx, or a bundle in place of the file.
+
+    The latest `versions` of each model answer. `control` is Triton's model control mode: with "none" all models are
+    loaded at the start and stay; with "poll" they follow the folder; with "explicit" clients load and unload them, and
+    those of `load` ("*": all) but for those of `without` are loaded at the start.
+    """
+
+    folder: Path
+    versions: int = 1
+    control: ModelControlMode = "none"
+    load: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.versions < 1:
+            raise ConfigurationError("--model-versions must be above 0.")
+        if self.load and self.control != "explicit":
+            raise ConfigurationError("--load-model needs --model-control explicit; else all models are loaded.")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Settings of one server process.
 
@@ -103,8 +127,9 @@ class ServerConfig:
     per model, 0 for all cores. `reuse_port` lets several processes share the port; alone, a server refuses a port that
     is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for none; of several processes, the
     supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
-    refused. Graph and store are looked at every `reload_seconds` and replaced when they changed; with 0, only when the
-    process gets SIGHUP. With `channelz` gRPC tells of its connections (grpc.channelz.v1), clients' addresses included.
+    refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds` and replaced when
+    they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its connections
+    (grpc.channelz.v1), clients' addresses included.
     """
 
     bundles: tuple[Path, ...]
@@ -122,6 +147,7 @@ class ServerConfig:
     query: QueryLimits = field(default_factory=QueryLimits)
     reload_seconds: float = RELOAD_SECONDS
     channelz: bool = False
+    repository: RepositoryConfig | None = None
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""
@@ -142,6 +168,10 @@ class ServerConfig:
         security: dict[str, Any] = fields["security"]
         files = {name: Path(value) for name, value in security.items() if isinstance(value, str)}
         fields["security"] = Security(**security | files)
+        if fields["repository"] is not None:
+            repository: dict[str, Any] = fields["repository"]
+            tuples = {name: tuple(repository[name]) for name in ("load", "without")}
+            fields["repository"] = RepositoryConfig(**repository | tuples | {"folder": Path(repository["folder"])})
         return ServerConfig(**fields)
 
 

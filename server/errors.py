@@ -33,6 +33,14 @@ class UnknownModelError(ServerError):
     """A request names a model that is not loaded."""
 
 
+class ModelNotReadyError(ServerError):
+    """A request names a model of the repository that is not loaded, or could not be."""
+
+
+class ModelLoadError(ServerError):
+    """A model of the repository can't be served as it lies there; what answered before goes on."""
+
+
 class UnsupportedError(ServerError):
     """A request asks for a part of a protocol that this server does not offer."""
 

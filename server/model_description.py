@@ -1,6 +1,6 @@
 """How a model is described over the Open Inference Protocol: metadata, configuration, statistics, from one source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from groundwire.inference import model_config_pb2, service_pb2
 from groundwire.server.servable import Servable
@@ -9,6 +9,7 @@ from groundwire.server.tensors import BYTES, TensorSpec
 
 # Of Triton's extensions, those that are offered whole.
 EXTENSIONS = ("model_configuration", "statistics")
+REPOSITORY_EXTENSION = "model_repository"  # with control by clients
 PLATFORM = "onnxruntime_onnx"
 
 _KINDS: Mapping[str, model_config_pb2.ModelInstanceGroup.Kind.ValueType] = {
@@ -18,26 +19,29 @@ _KINDS: Mapping[str, model_config_pb2.ModelInstanceGroup.Kind.ValueType] = {
 }
 
 
-def model_metadata(model: Servable) -> service_pb2.ModelMetadataResponse:
-    """Name, version and tensors, shapes with the batch axis."""
+def model_metadata(model: Servable, versions: Sequence[str]) -> service_pb2.ModelMetadataResponse:
+    """Name, `versions` that answer, and tensors, shapes with the batch axis."""
     tensor = service_pb2.ModelMetadataResponse.TensorMetadata
     return service_pb2.ModelMetadataResponse(
         name=model.name,
-        versions=[model.version],
+        versions=versions,
         platform=PLATFORM,
         inputs=[tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in model.inputs],
         outputs=[tensor(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in model.outputs],
     )
 
 
-def model_config(model: Servable) -> model_config_pb2.ModelConfig:
-    """The same tensors as `model_metadata`, without the batch axis if there is one, and how they are run."""
+def model_config(model: Servable, latest: int = 1) -> model_config_pb2.ModelConfig:
+    """The same tensors as `model_metadata`, without the batch axis if there is one, and how they are run.
+
+    `latest` is how many versions of the model may answer at once.
+    """
     config = model_config_pb2.ModelConfig(
         name=model.name,
         platform=PLATFORM,
         backend="onnxruntime",
         version_policy=model_config_pb2.ModelVersionPolicy(
-            latest=model_config_pb2.ModelVersionPolicy.Latest(num_versions=1)
+            latest=model_config_pb2.ModelVersionPolicy.Latest(num_versions=latest)
         ),
         max_batch_size=model.max_batch,
         default_model_filename="model.onnx",

@@ -106,12 +106,14 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        # Not the pipeline itself: no cycle, so that one that is unloaded is gone at once.
+        runtime, judge = self.runtime, self._judge
 
-        def judge(rows: Sequence[EncodedPair]) -> list[Verdict]:
-            return self._judge.verdicts(self.runtime.run(rows))
+        def work(rows: Sequence[EncodedPair]) -> list[Verdict]:
+            return judge.verdicts(runtime.run(rows))
 
         async def run(rows: Sequence[EncodedPair]) -> list[Verdict]:
-            return await loop.run_in_executor(self.runtime.executor, judge, rows)
+            return await loop.run_in_executor(runtime.executor, work, rows)
 
         self._batcher = Batcher(run, self.limits, self.statistics)
         return self
@@ -121,7 +123,9 @@ class Pipeline:
     ) -> None:
         await self.batcher.close()
         self._thread.shutdown()
-        self.runtime.close()
+        await asyncio.to_thread(self.runtime.close)
+        # Its cache refers to it: without this, tokenizer and cache would stay until some full garbage collection.
+        vars(self._encoder).clear()
 
     async def predict(
         self,

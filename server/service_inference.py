@@ -5,24 +5,32 @@ Specification: https://github.com/kserve/open-inference-protocol, with the exten
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
 
 from groundwire import __version__
 from groundwire.inference import service_pb2 as pb
+from groundwire.server.catalog import Catalog
 from groundwire.server.config import Limits
 from groundwire.server.errors import (
-    FixedModelsError,
     InvalidRequestError,
+    ModelNotReadyError,
     UnknownModelError,
     UnsupportedError,
 )
 from groundwire.server.lifecycle import Gate
-from groundwire.server.model_description import EXTENSIONS, model_config, model_metadata, model_statistics
+from groundwire.server.model_description import (
+    EXTENSIONS,
+    REPOSITORY_EXTENSION,
+    model_config,
+    model_metadata,
+    model_statistics,
+)
 from groundwire.server.rpc import Deadline, parse, stream, unary
 from groundwire.server.servable import Servable
+from groundwire.server.service_repository import RepositoryService
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
 from groundwire.server.tensors import decode_inputs, encode
@@ -46,13 +54,15 @@ class InferenceService:
     """Runs and describes models as tensors.
 
     Args:
-        models: in the order of their names, which differ.
+        catalog: the models that answer.
+        repository: answers what concerns the models as a whole.
         limits: `stream_in_flight` applies here; the models keep the others.
         gate: the way in.
     """
 
-    def __init__(self, models: Sequence[Servable], limits: Limits, gate: Gate) -> None:
-        self._models = {model.name: model for model in models}
+    def __init__(self, catalog: Catalog, repository: RepositoryService, limits: Limits, gate: Gate) -> None:
+        self._catalog = catalog
+        self._repository = repository
         self._limits = limits
         self._gate = gate
 
@@ -70,22 +80,24 @@ class InferenceService:
             "ModelStreamInfer": stream(gate, self._infer_stream),
             "ModelConfig": unary(gate, pb.ModelConfigRequest, self._model_config),
             "ModelStatistics": unary(gate, pb.ModelStatisticsRequest, self._model_statistics),
-            "RepositoryIndex": unary(gate, pb.RepositoryIndexRequest, self._repository_index),
-            "RepositoryModelLoad": unary(gate, pb.RepositoryModelLoadRequest, _refuse_to_change_models),
-            "RepositoryModelUnload": unary(gate, pb.RepositoryModelUnloadRequest, _refuse_to_change_models),
             "TraceSetting": unary(gate, pb.TraceSettingRequest, _trace_setting),
             "LogSettings": unary(gate, pb.LogSettingsRequest, _log_settings),
-        } | {name: unary(gate, getattr(pb, f"{name}Request"), _no_shared_memory) for name in _SHARED_MEMORY}
+            **self._repository.handlers(gate),
+            **{name: unary(gate, getattr(pb, f"{name}Request"), _no_shared_memory) for name in _SHARED_MEMORY},
+        }
 
     async def infer(self, request: pb.ModelInferRequest, deadline: Deadline) -> pb.ModelInferResponse:
         """Run a model on the tensors of a request.
 
         Raises:
-            UnknownModelError: there is no model of that name and version.
+            UnknownModelError, ModelNotReadyError: no model of that name and version answers now.
             InvalidRequestError, UnsupportedError: as `decode_inputs`; an output is not one of the model's.
             GroundwireError: as `Servable.infer`.
         """
-        model = self._get(request.model_name, request.model_version)
+        with self._catalog.lease(request.model_name, request.model_version) as model:
+            return await self._infer(model, request, deadline)
+
+    async def _infer(self, model: Servable, request: pb.ModelInferRequest, deadline: Deadline) -> pb.ModelInferResponse:
         specs = {spec.name: spec for spec in model.outputs}
         wanted = list(dict.fromkeys(output.name for output in request.outputs)) or list(specs)
         for name in wanted:
@@ -137,45 +149,34 @@ class InferenceService:
 
     async def _model_ready(self, request: pb.ModelReadyRequest, _deadline: Deadline) -> pb.ModelReadyResponse:
         try:
-            self._get(request.name, request.version)
-        except UnknownModelError:
+            self._catalog.get(request.name, request.version)
+        except (UnknownModelError, ModelNotReadyError):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=not self._gate.closing.is_set())
 
     async def _server_metadata(
         self, _request: pb.ServerMetadataRequest, _deadline: Deadline
     ) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="groundwire", version=__version__, extensions=EXTENSIONS)
+        extensions = EXTENSIONS + ((REPOSITORY_EXTENSION,) if self._repository.offered else ())
+        return pb.ServerMetadataResponse(name="groundwire", version=__version__, extensions=extensions)
 
     async def _model_metadata(self, request: pb.ModelMetadataRequest, _deadline: Deadline) -> pb.ModelMetadataResponse:
-        return model_metadata(self._get(request.name, request.version))
+        model = self._catalog.get(request.name, request.version)
+        return model_metadata(model, self._catalog.versions(model.name))
 
     async def _model_config(self, request: pb.ModelConfigRequest, _deadline: Deadline) -> pb.ModelConfigResponse:
-        return pb.ModelConfigResponse(config=model_config(self._get(request.name, request.version)))
+        model = self._catalog.get(request.name, request.version)
+        latest = 1 if self._catalog.is_fixed(model.name) else self._repository.versions
+        return pb.ModelConfigResponse(config=model_config(model, latest))
 
     async def _model_statistics(
         self, request: pb.ModelStatisticsRequest, _deadline: Deadline
     ) -> pb.ModelStatisticsResponse:
-        models = [self._get(request.name, request.version)] if request.name else self._models.values()
+        models = self._catalog.all()
+        if request.name:
+            one = self._catalog.get(request.name, request.version)
+            models = [one] if request.version else [model for model in models if model.name == one.name]
         return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in models])
-
-    async def _repository_index(
-        self, _request: pb.RepositoryIndexRequest, _deadline: Deadline
-    ) -> pb.RepositoryIndexResponse:
-        return pb.RepositoryIndexResponse(
-            models=[
-                pb.RepositoryIndexResponse.ModelIndex(name=model.name, version=model.version, state="READY")
-                for model in self._models.values()
-            ]
-        )
-
-    def _get(self, name: str, version: str) -> Servable:
-        model = self._models.get(name)
-        if model is None:
-            raise UnknownModelError(f"no model is named {name[:128]!r}; this server holds {', '.join(self._models)}")
-        if version not in {"", model.version}:
-            raise UnknownModelError(f"{name} is served in version {model.version}, not {version[:64]!r}; leave it out")
-        return model
 
 
 def _earliest(deadline: Deadline, request: pb.ModelInferRequest) -> Deadline:
@@ -185,10 +186,6 @@ def _earliest(deadline: Deadline, request: pb.ModelInferRequest) -> Deadline:
         return deadline
     end = asyncio.get_running_loop().time() + timeout / 1e6
     return end if deadline is None else min(end, deadline)
-
-
-async def _refuse_to_change_models(_request: Any, _deadline: Deadline) -> Any:
-    raise FixedModelsError("models can't be loaded or unloaded while the server runs; restart it with other --bundle")
 
 
 async def _no_shared_memory(_request: Any, _deadline: Deadline) -> Any:

@@ -1,15 +1,22 @@
-"""What a server answers from and may replace while it runs: the graph and the query store."""
+"""What a server answers from and may replace while it runs: the graph, the query store, the models of a repository."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from groundwire.kg import LiveOptions, Retriever, open_graph
 from groundwire.kg import format as compiled_format
 from groundwire.kg import store as query_store
-from groundwire.server.config import QueryLimits
+from groundwire.server.catalog import Catalog
+from groundwire.server.config import QueryLimits, ServerConfig
 from groundwire.server.live import Live
 from groundwire.server.metrics import GraphMetrics, Metrics
+from groundwire.server.model_control import ModelControl
+from groundwire.server.model_opener import Opener
+from groundwire.server.peers import Peers
 from groundwire.server.query_pool import QueryPool
+from groundwire.server.repository import Repository
+from groundwire.server.service_repository import LocalChanger, RepositoryService
 
 
 def live_graph(path: Path | str, options: LiveOptions | None = None, metrics: Metrics | None = None) -> Live[Retriever]:
@@ -35,3 +42,25 @@ def live_queries(path: Path, limits: QueryLimits, metrics: Metrics | None = None
 
     reloads = GraphMetrics(metrics, "query store") if metrics else None
     return Live("query store", path, query_store.META, open_, QueryPool.close, lambda pool: pool.info.version, reloads)
+
+
+async def open_repository(
+    stack: AsyncExitStack,
+    config: ServerConfig,
+    catalog: Catalog,
+    graph: Live[Retriever] | None,
+    metrics: Metrics | None,
+    peers: Peers | None,
+) -> RepositoryService:
+    """The models of the repository, if there is one, in `catalog` until `stack` ends, and what answers for them.
+
+    Raises:
+        ConfigurationError: its folder can't be read.
+    """
+    if config.repository is None:
+        return RepositoryService(catalog)
+    repository = Repository(config.repository.folder)
+    opener = Opener(repository, config.limits, config.provider, config.threads, graph, metrics)
+    control = ModelControl(config.repository, repository, catalog, opener, config.reload_seconds)
+    await stack.enter_async_context(control)
+    return RepositoryService(catalog, control, peers.attach(control) if peers else LocalChanger(control))

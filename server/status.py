@@ -25,6 +25,8 @@ from groundwire.server.errors import (
     ForbiddenQueryError,
     InferenceError,
     InvalidRequestError,
+    ModelLoadError,
+    ModelNotReadyError,
     ProviderError,
     QueryFailedError,
     QueryTooLargeError,
@@ -42,6 +44,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 CODES: Mapping[type[Exception], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    ModelNotReadyError: grpc.StatusCode.UNAVAILABLE,
+    ModelLoadError: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownEntityError: grpc.StatusCode.NOT_FOUND,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     FixedModelsError: grpc.StatusCode.UNAVAILABLE,  # as Triton answers without explicit model control

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,7 @@ class TensorModel:
         provider: which execution provider runs it.
         threads: ONNX Runtime's threads, 0 for all cores.
         sink: told of what `statistics` counts.
+        version: what it is served as; empty: the beginning of the file's SHA-256.
 
     Raises:
         ConfigurationError: the file is missing, is no ONNX model, or has tensors that the protocol has no type for.
@@ -60,23 +62,25 @@ class TensorModel:
         provider: Provider = "auto",
         threads: int = 0,
         sink: Sink | None = None,
+        version: str = "",
     ) -> None:
         self.name = name
         self._file = path / MODEL if path.is_dir() else path
         self._limits = limits
         try:
             with self._file.open("rb") as stream:
-                self.version = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
             # By its path and not its bytes, so that weights in files beside it are found.
             self._session, self.provider, why = open_session(str(self._file), session_options(threads), provider)
         except OSError as error:
             raise ConfigurationError(
-                f"{self._file} can't be read ({error.strerror}); check --model {name}=…"
+                f"{self._file} can't be read ({error.strerror}); check what --model or --models names"
             ) from error
         except ProviderError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no root but this
             raise ConfigurationError(f"{self._file}: ONNX Runtime can't load the model: {error}") from error
+        self.version = version or digest[:12]
         self.inputs = tuple(self._spec(tensor) for tensor in self._session.get_inputs())
         self.outputs = tuple(self._spec(tensor) for tensor in self._session.get_outputs())
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
@@ -84,7 +88,7 @@ class TensorModel:
         self._batched = len(first) == 1 and isinstance(first.pop(), str)
         self.max_batch = limits.batch_rows if self._batched else 0
         self.statistics = Statistics(sink)
-        self.settings: Mapping[str, str] = {}
+        self.settings: Mapping[str, str] = {"sha256": digest}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")
         self._batcher: TensorBatcher | None = None
         _log.info(
@@ -102,9 +106,10 @@ class TensorModel:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
+        model = weakref.proxy(self)  # no cycle, so that a model that is unloaded is gone at once
 
         async def run(inputs: Tensors) -> dict[str, Array]:
-            return await loop.run_in_executor(self._thread, self._run, inputs)
+            return await loop.run_in_executor(model._thread, model._run, inputs)
 
         self._batcher = TensorBatcher(run, self._limits, self.statistics, batched=self._batched)
         return self
@@ -114,6 +119,8 @@ class TensorModel:
     ) -> None:
         if self._batcher is not None:
             await self._batcher.close()
+        # On the thread: to free the weights takes milliseconds, which the event loop has not.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._free)
         self._thread.shutdown()
 
     async def infer(
@@ -142,6 +149,9 @@ class TensorModel:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.name} failed on a batch: {error}") from error
+
+    def _free(self) -> None:
+        del self._session
 
     def _spec(self, tensor: Any) -> TensorSpec:
         datatype = _DATATYPES.get(tensor.type, "")

@@ -68,15 +68,16 @@ class TextModel:
     """A pipeline as a `Servable`. Outputs beside the columns above, C labels in the manifest's order:
 
     `probabilities` FP32 [N, C], `logits` FP32 [N, C], `prediction_set` BOOL [N, C], `graph_version` BYTES [N, 1].
+    Name and version are the manifest's unless they are given.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, name: str = "", version: str = "") -> None:
         manifest = pipeline.bundle.manifest
         self._pipeline = pipeline
         self._labels = list(manifest.labels)
         labels = len(self._labels)
-        self.name = manifest.name
-        self.version = manifest.version
+        self.name = name or manifest.name
+        self.version = version or manifest.version
         self.inputs = (TensorSpec(TEXT, BYTES, (-1, 1)),)
         rows = [TensorSpec(name, datatype, (-1, 1)) for name, (datatype, _) in _COLUMNS.items()]
         by_label = [

@@ -6,6 +6,7 @@ and ONNX Runtime have threads that would not survive a fork. They share the comp
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from groundwire.server.config import ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.logs import configure_logging
 from groundwire.server.metrics import MULTIPROCESS_DIR, collect_files, exposed
+from groundwire.server.peers import Hub, Peers
 
 # A worker that dies again and again is started again after this pause, which doubles up to the longest one.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -63,6 +65,7 @@ class _Supervisor:
         self._workers = workers
         self._processes: dict[int, Process] = {}
         self._stopping = asyncio.Event()
+        self._hub = Hub(config.repository)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -140,11 +143,17 @@ class _Supervisor:
         assert process.stdin is not None
         assert process.stdout is not None
         # The pipe stays open: a worker that reads its end knows that the supervisor is gone.
-        process.stdin.write(self._config.to_json().encode() + b"\n")
+        stdin = process.stdin
+        config = dataclasses.replace(self._config, repository=self._hub.config())
+        stdin.write(config.to_json().encode() + b"\n")
+        self._hub.join(process.pid, lambda message: stdin.write(json.dumps(message).encode() + b"\n"))
         async for line in process.stdout:
             if line.startswith(b"listening on "):
                 _log.info("worker ready", extra={"fields": {"worker": process.pid}})
                 ready.set()
+            else:
+                self._hub.heard(process.pid, line)
+        self._hub.leave(process.pid)
         return process
 
 
@@ -173,14 +182,16 @@ def _worker() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server handles it
     configure_logging()
     config = ServerConfig.from_json(sys.stdin.readline())
+    peers = Peers(sys.stdout.buffer)
 
     def watch() -> None:
-        sys.stdin.read()
+        for line in sys.stdin:
+            peers.received(line)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
     try:
-        return serve(config)
+        return serve(config, peers)
     except GroundwireError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

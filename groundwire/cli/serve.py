@@ -7,7 +7,18 @@ from pathlib import Path
 import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
-from groundwire.server.config import PROVIDERS, RELOAD_SECONDS, Limits, Provider, QueryLimits, Security, ServerConfig
+from groundwire.server.config import (
+    MODEL_CONTROLS,
+    PROVIDERS,
+    RELOAD_SECONDS,
+    Limits,
+    ModelControlMode,
+    Provider,
+    QueryLimits,
+    RepositoryConfig,
+    Security,
+    ServerConfig,
+)
 
 _LIMITS = Limits()
 _QUERY = QueryLimits()
@@ -67,7 +78,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     default=RELOAD_SECONDS,
     show_default=True,
     type=click.FloatRange(0),
-    help="How often to look whether graph and query store were replaced; 0: only on SIGHUP.",
+    help="How often to look whether graph, query store and a polled repository were replaced; 0: only on SIGHUP.",
 )
 @click.option("--channelz", is_flag=True, help="Tell of gRPC's connections, clients' addresses included, by channelz.")
 @click.option(
@@ -77,6 +88,30 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     metavar="NAME=FILE",
     callback=_named,
     help="A plain ONNX file, or a folder with model.onnx, and its name; may be given several times.",
+)
+@click.option(
+    "--models", "repository", type=_FILE, help="A model repository: NAME/VERSION/model.onnx, or a bundle there."
+)
+@click.option(
+    "--model-versions",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many versions of a model of the repository answer, the latest ones.",
+)
+@click.option(
+    "--model-control",
+    default="none",
+    show_default=True,
+    type=click.Choice(MODEL_CONTROLS),
+    help="Who changes the repository's models while the server runs: nobody, its folder, or clients.",
+)
+@click.option(
+    "--load-model",
+    "load",
+    multiple=True,
+    metavar="NAME",
+    help="With --model-control explicit: load it at the start; * for all; may be given several times.",
 )
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
@@ -162,6 +197,10 @@ def serve(
     reload_seconds: float,
     channelz: bool,
     models: tuple[tuple[str, Path], ...],
+    repository: Path | None,
+    model_versions: int,
+    model_control: ModelControlMode,
+    load: tuple[str, ...],
     listen: str,
     metrics: str,
     tls_cert: Path | None,
@@ -192,8 +231,12 @@ def serve(
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
 
-    if not bundles and not models:
-        raise click.UsageError("nothing to serve: give --bundle DIR with --graph, or --model NAME=FILE.onnx")
+    if repository is None and (load or model_control != "none"):
+        raise click.UsageError("--model-control and --load-model need --models FOLDER")
+    if not bundles and not models and repository is None:
+        raise click.UsageError(
+            "nothing to serve: give --bundle DIR with --graph, --model NAME=FILE.onnx, or --models FOLDER"
+        )
     if bundles and graph is None:
         raise click.UsageError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file")
     configure_logging()
@@ -229,6 +272,7 @@ def serve(
         query=query,
         reload_seconds=reload_seconds,
         channelz=channelz,
+        repository=None if repository is None else RepositoryConfig(repository, model_versions, model_control, load),
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

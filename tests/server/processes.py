@@ -14,10 +14,14 @@ _MAIN = "from groundwire.cli.serve import serve; serve()"
 
 
 class ServeProcess:
-    """Starts on entering, waits for the line that says where it listens, and is killed on leaving if it still runs."""
+    """Serves a bundle with a graph, or what the options say when there is none.
 
-    def __init__(self, bundle: Path, graph: Path, *options: str, prelude: str = "") -> None:
-        arguments = ["--bundle", str(bundle), "--graph", str(graph), "--listen", "127.0.0.1:0", "--threads", "1"]
+    Starts on entering, waits for the line that says where it listens, and is killed on leaving if it still runs."""
+
+    def __init__(self, bundle: Path | None, graph: Path | None, *options: str, prelude: str = "") -> None:
+        arguments = ["--listen", "127.0.0.1:0", "--threads", "1"]
+        arguments += ["--bundle", str(bundle)] if bundle else []
+        arguments += ["--graph", str(graph)] if graph else []
         self._command = [sys.executable, "-c", prelude + _MAIN, *arguments, *options]
         self._log: list[dict[str, Any]] = []
         self._grew = threading.Condition()

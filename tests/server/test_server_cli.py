@@ -99,3 +99,18 @@ def test_serve_refuses_what_can_not_be_served(tmp_path: Path, graph: Path) -> No
     shown = CliRunner().invoke(serve, ["--help"]).stdout
     assert "127.0.0.1:50051" in shown
     assert "10000" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "nothing to serve"),
+        (("--model-control", "explicit"), "need --models FOLDER"),
+        (("--load-model", "x"), "need --models FOLDER"),
+        (("--models", ".", "--model-control", "sometimes"), "is not one of"),
+        (("--models", ".", "--model-versions", "0"), "--model-versions"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...], words: str) -> None:
+    result = CliRunner().invoke(serve, arguments)
+    assert (result.exit_code, words in result.output) == (2, True), result.output

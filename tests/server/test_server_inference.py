@@ -11,9 +11,11 @@ from serving import TEXTS, Direct
 from groundwire.bundle import Bundle
 from groundwire.inference import model_config_pb2, service_pb2, service_pb2_grpc
 from groundwire.server.app import BackgroundServer
+from groundwire.server.catalog import Catalog
 from groundwire.server.client import Client
 from groundwire.server.errors import InvalidRequestError
 from groundwire.server.service_inference import InferenceService
+from groundwire.server.service_repository import RepositoryService
 from groundwire.server.tensors import DATATYPES, TensorSpec, decode_inputs, encode
 
 Request = service_pb2.ModelInferRequest
@@ -206,7 +208,7 @@ def test_what_is_not_offered_says_so(stub) -> None:
 def test_every_method_of_the_protocol_has_a_handler() -> None:
     stated = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     assert len(stated) == 20
-    assert set(InferenceService([], None, None).handlers()) == set(stated)
+    assert set(InferenceService(Catalog(), RepositoryService(Catalog()), None, None).handlers()) == set(stated)
 
 
 def test_the_parameter_timeout_ends_a_request(stub) -> None:

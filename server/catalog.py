@@ -1,0 +1,76 @@
+"""The models that answer now, by name and version, each kept open for as long as somebody uses it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from groundwire.server.errors import ModelNotReadyError, UnknownModelError
+from groundwire.server.live import Lease
+from groundwire.server.servable import Servable
+
+Leases = dict[str, Lease[Servable]]  # by version, the default one last
+
+
+class Catalog:
+    """What `InferenceService` looks models up in. For one event loop.
+
+    Args:
+        fixed: models that stay to the end, and that the caller closes; their names differ.
+    """
+
+    def __init__(self, fixed: Iterable[Servable] = ()) -> None:
+        self._models: dict[str, Leases] = {model.name: {model.version: Lease(model, lambda _: None)} for model in fixed}
+        self._fixed = frozenset(self._models)
+        self._waiting: dict[str, str] = {}  # models that are known and not ready, and why
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether that model was there from the beginning and stays."""
+        return name in self._fixed
+
+    def put(self, name: str, leases: Leases, reason: str = "") -> None:
+        """Answer for `name` with these versions from now on; with none, say `reason`, or know nothing of the model."""
+        self._models = {other: held for other, held in self._models.items() if other != name} | (
+            {name: leases} if leases else {}
+        )
+        self._waiting.pop(name, None)
+        if not leases and reason:
+            self._waiting[name] = reason
+
+    @contextmanager
+    def lease(self, name: str, version: str) -> Iterator[Servable]:
+        """Keep a model open until the block ends, whatever replaces it. An empty version means the default one.
+
+        Raises:
+            ModelNotReadyError: the model is known, and no version of it answers now.
+            UnknownModelError: there is none of that name, or no such version.
+        """
+        lease = self._lease(name, version)
+        lease.hold()
+        try:
+            yield lease.value
+        finally:
+            lease.drop()
+
+    def get(self, name: str, version: str) -> Servable:
+        """As `lease`, for what takes no time."""
+        return self._lease(name, version).value
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a model that answer now, the default one last."""
+        return list(self._models.get(name, ()))
+
+    def all(self) -> list[Servable]:
+        """Every version of every model, in the order of their names."""
+        return [lease.value for _, leases in sorted(self._models.items()) for lease in leases.values()]
+
+    def _lease(self, name: str, version: str) -> Lease[Servable]:
+        leases = self._models.get(name)
+        if leases is None:
+            if name in self._waiting:
+                raise ModelNotReadyError(f"the model {name} is not ready: {self._waiting[name]}")
+            held = ", ".join(sorted(self._models)) or "none now"
+            raise UnknownModelError(f"no model is named {name[:128]!r}; this server holds {held}")
+        lease = leases.get(version or next(reversed(leases)))
+        if lease is None:
+            held = " and ".join(leases)
+            raise UnknownModelError(f"{name} is served in version {held}, not {version[:64]!r}; leave it out")
+        return lease
