@@ -10,7 +10,7 @@ reads half a fact. Only an object of more than `MAX_OBJECT_TOKENS` is cut.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from tokenizers import Tokenizer
 
@@ -60,11 +60,12 @@ class PairEncoder:
         if max_tokens < self._pair.specials + 4:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least {self._pair.specials + 4}")
         # Evidence repeats from text to text, and tokenizing is most of the cost of encoding.
-        self._piece_ids = lru_cache(maxsize=65_536)(self._tokenize)
+        # No method of this object: it would keep itself alive, and what is unloaded should be gone at once.
+        self._piece_ids = lru_cache(maxsize=65_536)(partial(_tokenize, self.tokenizer))
 
     def encode(self, text: str, evidence: Sequence[Evidence]) -> EncodedPair:
         """Encode one row. `evidence` is in order of falling relevance and may be empty."""
-        text_ids = self._tokenize(text)
+        text_ids = _tokenize(self.tokenizer, text)
         if not evidence:
             room = self.max_tokens - self._single.specials
             return EncodedPair(*self._single.fill(text_ids[:room], ()), (), len(text_ids) > room)
@@ -110,10 +111,6 @@ class PairEncoder:
                     ids += value
         return tuple(ids), tuple(used)
 
-    def _tokenize(self, piece: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(piece, add_special_tokens=False).ids)
-
-
 @dataclass(frozen=True, slots=True)
 class _Template:
     """The special tokens that the tokenizer's post-processor puts before, between and after."""
@@ -155,6 +152,10 @@ def _template(tokenizer: Tokenizer, *, pair: bool) -> _Template:
     if len(types) != 1 + pair:
         raise ValueError("the tokenizer puts no special token between two sequences, so pairs can't be told apart")
     return _Template(tuple((tuple(ids), tuple(kinds)) for ids, kinds in parts), tuple(types))
+
+
+def _tokenize(tokenizer: Tokenizer, piece: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(piece, add_special_tokens=False).ids)
 
 
 def _words(label: str) -> str:

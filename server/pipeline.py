@@ -125,7 +125,6 @@ class Pipeline:
         self._thread.shutdown()
         await asyncio.to_thread(self.runtime.close)
         # Its cache refers to it: without this, tokenizer and cache would stay until some full garbage collection.
-        vars(self._encoder).clear()
 
     async def predict(
         self,
