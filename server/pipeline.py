@@ -124,7 +124,6 @@ class Pipeline:
         await self.batcher.close()
         self._thread.shutdown()
         await asyncio.to_thread(self.runtime.close)
-        # Its cache refers to it: without this, tokenizer and cache would stay until some full garbage collection.
 
     async def predict(
         self,
