@@ -47,7 +47,7 @@ bench-robustness: $(VENV)/.installed
 # The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows.
 bench-serve: $(VENV)/.installed
 	$(BIN)/groundwire demo --out out/demo < /dev/null
-	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl
+	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl --plot out/serve.png
 	$(BIN)/python benchmarks/bench_reload.py
 
 clean:

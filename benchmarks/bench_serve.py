@@ -2,12 +2,17 @@
 
     python benchmarks/bench_serve.py --bundle DIR --graph DIR --texts FILE.jsonl [--requests 2000] [--clients 32]
 
-Two questions, both answered against bare ONNX Runtime on rows that were encoded before the clock starts:
+Two questions are answered against bare ONNX Runtime on rows that were encoded before the clock starts:
 
 - Saturation: CPU time of the bare runs over CPU time of the server process for the same texts. CPU time, so that the
   load generator, in a process of its own, does not blur it. The bare runs get batches of the size that the server
   formed on the average, sorted by length within the window in which the server sorts.
 - One client: median latency of the call, minus the median time of the model on the same text alone.
+
+A third needs no other side:
+
+- Open loop: requests come at random (a Poisson process) at shares of the throughput that saturation showed, whether
+  or not the earlier ones were answered, and latency counts from the moment that one was due. `--plot` draws it.
 
 Both sides use one thread of ONNX Runtime. `busy` is the share of the machine's processors that others used meanwhile.
 """
@@ -17,6 +22,7 @@ import asyncio
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -76,6 +82,67 @@ async def ask(address: str, texts: list[str], clients: int) -> list[float]:
 
         await asyncio.gather(*(work() for _ in range(clients)))
     return latencies
+
+
+async def ask_at(address: str, texts: list[str], rate: float) -> list[float]:
+    """Ask at random moments, `rate` a second on the average. Latencies in seconds from when each was due."""
+    from groundwire.server.client import AsyncClient
+
+    chance = random.Random(0)
+    latencies: list[float] = []
+    async with AsyncClient(address) as client:
+
+        async def one(text: str, due: float) -> None:
+            await client.predict([text])
+            latencies.append(time.perf_counter() - due)
+
+        due, tasks = time.perf_counter(), []
+        for text in texts:
+            due += chance.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(one(text, due)))
+        await asyncio.gather(*tasks)
+    return latencies
+
+
+def percentiles(latencies: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    found = {f"p{share}_ms": float(np.percentile(latencies, share)) * 1000 for share in (50, 90, 99)}
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+def open_loop(address: str, texts: list[str], throughput: float, loads: list[float]) -> dict[str, Any]:
+    """Latencies at shares of the throughput, each for at most the given texts and some 20 seconds."""
+    found = {}
+    for load in loads:
+        rate = load * throughput
+        some = texts[: max(200, round(20 * rate))]
+        figures = percentiles(asyncio.run(ask_at(address, some, rate)))
+        found[f"{load:.0%}"] = {
+            "requests_per_second": round(rate, 1), "requests": len(some), **figures,
+            "p99_over_p50": round(figures["p99_ms"] / figures["p50_ms"], 2),
+        }  # fmt: skip
+    return found
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = results["open_loop"]
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for name in ("p50_ms", "p90_ms", "p99_ms"):
+        axes.plot([row["requests_per_second"] for row in found.values()], [row[name] for row in found.values()], "o-",
+                  label=name.removesuffix("_ms"))  # fmt: skip
+    axes.set_xlabel("requests a second, Poisson arrivals")
+    axes.set_ylabel("latency, ms")
+    axes.set_yscale("log")
+    axes.legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
 
 
 def machine_cpu() -> tuple[float, float]:
@@ -153,7 +220,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         others = (busy_after - busy) - (server.cpu() + time.process_time() - mine)
         size = max(1, round(rows / runs))
         bare_cpu = bare.cpu_of_all(size, arguments.clients)
+        loaded = open_loop(server.address, texts, len(texts) / wall, [0.2, 0.4, 0.6, 0.8])
         alone = texts[:WARM_UP]
+        asyncio.run(ask(server.address, alone, 1))
         latencies = asyncio.run(ask(server.address, alone, 1))
     finally:
         server.stop()
@@ -182,6 +251,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "bare_cpu_ms_per_text": round(1000 * bare_cpu / len(texts), 3),
             "bare_over_server": round(bare_cpu / cpu, 3),
         },
+        "open_loop": loaded,
         "one_client": {
             "latency_p50_ms": round(1000 * statistics.median(latencies), 3),
             "model_p50_ms": round(1000 * statistics.median(model), 3),
@@ -198,10 +268,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--plot", type=Path, help="where to draw the open loop's latencies")
     arguments = parser.parse_args()
     results = measure(arguments)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.plot:
+        plot(results, arguments.plot)
     print(json.dumps(results, indent=1))
 
 
