@@ -18,6 +18,7 @@ MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
 MAX_PROBES = 32
 MAX_ENTITIES = 64
+MAX_PRIORITY_LEVELS = 64
 RELOAD_SECONDS = 5.0
 DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
 
@@ -28,7 +29,9 @@ class Limits:
 
     `text_length` is in Unicode code points, `message_bytes` in bytes of one protobuf message. `batch_rows` and
     `batch_tokens` bound one run of the model: rows, and rows times the tokens of the longest. `queue_rows` may wait
-    for a model at once. `drain_seconds` is how long a shutdown waits for what is in flight.
+    for a model at once. An idle model waits at most `batch_delay` seconds for more rows; 0: it runs at once. Requests
+    have one of `priority_levels` priorities. What warms a model up may take `warm_up_seconds`; 0: nothing does.
+    `drain_seconds` is how long a shutdown waits for what is in flight.
     """
 
     text_length: int = 10_000
@@ -39,11 +42,20 @@ class Limits:
     batch_tokens: int = 8_192
     queue_rows: int = 4_096
     drain_seconds: float = 30.0
+    batch_delay: float = 0.0
+    priority_levels: int = 1
+    warm_up_seconds: float = 2.0
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
-            if getattr(self, limit.name) <= 0:
+            value = getattr(self, limit.name)
+            if limit.name in {"batch_delay", "warm_up_seconds"}:
+                if value < 0:
+                    raise ConfigurationError(f"{limit.name} must not be below 0")
+            elif value <= 0:
                 raise ConfigurationError(f"{limit.name} must be above 0")
+        if self.priority_levels > MAX_PRIORITY_LEVELS:
+            raise ConfigurationError(f"priority_levels must be at most {MAX_PRIORITY_LEVELS}")
 
 
 @dataclass(frozen=True, slots=True)

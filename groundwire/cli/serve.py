@@ -8,6 +8,7 @@ import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
 from groundwire.server.config import (
+    MAX_PRIORITY_LEVELS,
     MODEL_CONTROLS,
     PROVIDERS,
     RELOAD_SECONDS,
@@ -177,6 +178,21 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     help="Most rows that wait for a model.",
 )
 @click.option(
+    "--batch-delay-ms",
+    default=round(1e3 * _LIMITS.batch_delay),
+    show_default=True,
+    type=click.IntRange(0, 10_000),
+    help="How long an idle model waits for more rows to share a run.",
+)
+@click.option(
+    "--priority-levels",
+    default=_LIMITS.priority_levels,
+    show_default=True,
+    type=click.IntRange(1, MAX_PRIORITY_LEVELS),
+    help="How many priorities a request may have, 1 being the first.",
+)
+@click.option("--warm-up/--no-warm-up", default=True, show_default=True, help="Run the shapes of batches at the start.")
+@click.option(
     "--drain-seconds",
     default=_LIMITS.drain_seconds,
     show_default=True,
@@ -218,6 +234,9 @@ def serve(
     batch_rows: int,
     batch_tokens: int,
     queue_rows: int,
+    batch_delay_ms: int,
+    priority_levels: int,
+    warm_up: bool,
     drain_seconds: float,
 ) -> None:
     """Serve bundles with a graph over gRPC until SIGTERM or Ctrl-C.
@@ -249,6 +268,9 @@ def serve(
         batch_tokens=batch_tokens,
         queue_rows=queue_rows,
         drain_seconds=drain_seconds,
+        batch_delay=batch_delay_ms / 1e3,
+        priority_levels=priority_levels,
+        warm_up_seconds=_LIMITS.warm_up_seconds if warm_up else 0.0,
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
     query = QueryLimits(
