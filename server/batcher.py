@@ -24,6 +24,7 @@ from groundwire.server.errors import (
 )
 from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
 from groundwire.server.statistics import Record, Statistics
+from groundwire.server.trace import trace_fields
 
 Result = TypeVar("Result")
 Run = Callable[[Sequence[EncodedPair]], Awaitable[Sequence[Result]]]
@@ -256,7 +257,8 @@ class Batcher(Generic[Result]):
             results = await self._run([row.encoded for row in batch])
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
-                _log.error("bug", exc_info=error)
+                fields = trace_fields(job.record.call for job in jobs)
+                _log.error("bug", exc_info=error, extra={"fields": fields})
             for job in jobs:
                 job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
             return

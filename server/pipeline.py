@@ -89,7 +89,7 @@ class Pipeline:
         self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads, self.limits)
         self._judge = Judge(bundle.manifest)
         self._batcher: Batcher[Verdict] | None = None
-        self.statistics = Statistics(sink)
+        self.statistics = Statistics(sink, bundle.manifest.name)
         # A live graph makes a thread wait, not work.
         workers = 1 if self._graph.value.info.retriever == "compiled" else LIVE_THREADS
         self._thread = ThreadPoolExecutor(workers, thread_name_prefix=f"encode-{bundle.manifest.name}")

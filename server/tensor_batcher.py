@@ -24,6 +24,7 @@ from groundwire.server.errors import (
 from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensors import Array
+from groundwire.server.trace import trace_fields
 
 Tensors = Mapping[str, Array]
 Run = Callable[[Tensors], Awaitable[dict[str, Array]]]
@@ -188,7 +189,8 @@ class TensorBatcher:
                 _check_rows(outputs, rows)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
-                _log.error("bug", exc_info=error)
+                fields = trace_fields(job.record.call for job in batch)
+                _log.error("bug", exc_info=error, extra={"fields": fields})
                 error = InferenceError("the model failed on a batch")
             for job in batch:
                 if not job.future.done():

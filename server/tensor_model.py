@@ -89,7 +89,7 @@ class TensorModel:
         first = {tensor.shape[0] if tensor.shape else 0 for tensor in tensors}
         self._batched = len(first) == 1 and isinstance(first.pop(), str)
         self.max_batch = limits.batch_rows if self._batched else 0
-        self.statistics = Statistics(sink)
+        self.statistics = Statistics(sink, name)
         self.settings: Mapping[str, str] = {"sha256": digest}
         warmed = self._warm_up() if limits.warm_up_seconds else 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")

@@ -3,12 +3,13 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
+from groundwire.cli.serving_options import batching_options, tracing_options
 from groundwire.server.config import (
-    MAX_PRIORITY_LEVELS,
     MODEL_CONTROLS,
     PROVIDERS,
     RELOAD_SECONDS,
@@ -19,6 +20,7 @@ from groundwire.server.config import (
     RepositoryConfig,
     Security,
     ServerConfig,
+    TracingConfig,
 )
 
 _LIMITS = Limits()
@@ -177,21 +179,8 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=click.IntRange(1),
     help="Most rows that wait for a model.",
 )
-@click.option(
-    "--batch-delay-ms",
-    default=round(1e3 * _LIMITS.batch_delay),
-    show_default=True,
-    type=click.IntRange(0, 10_000),
-    help="How long an idle model waits for more rows to share a run.",
-)
-@click.option(
-    "--priority-levels",
-    default=_LIMITS.priority_levels,
-    show_default=True,
-    type=click.IntRange(1, MAX_PRIORITY_LEVELS),
-    help="How many priorities a request may have, 1 being the first.",
-)
-@click.option("--warm-up/--no-warm-up", default=True, show_default=True, help="Run the shapes of batches at the start.")
+@batching_options
+@tracing_options
 @click.option(
     "--drain-seconds",
     default=_LIMITS.drain_seconds,
@@ -234,9 +223,8 @@ def serve(
     batch_rows: int,
     batch_tokens: int,
     queue_rows: int,
-    batch_delay_ms: int,
-    priority_levels: int,
-    warm_up: bool,
+    batching: dict[str, Any],
+    tracing: TracingConfig | None,
     drain_seconds: float,
 ) -> None:
     """Serve bundles with a graph over gRPC until SIGTERM or Ctrl-C.
@@ -268,9 +256,7 @@ def serve(
         batch_tokens=batch_tokens,
         queue_rows=queue_rows,
         drain_seconds=drain_seconds,
-        batch_delay=batch_delay_ms / 1e3,
-        priority_levels=priority_levels,
-        warm_up_seconds=_LIMITS.warm_up_seconds if warm_up else 0.0,
+        **batching,
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
     query = QueryLimits(
@@ -296,5 +282,6 @@ def serve(
         channelz=channelz,
         repository=None if repository is None else RepositoryConfig(repository, model_versions, model_control, load),
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
+        tracing=tracing,
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
