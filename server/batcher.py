@@ -221,6 +221,9 @@ class Batcher(Generic[Result]):
 
     def _take(self, level: deque[_Row[Result]], batch: list[_Row[Result]]) -> None:
         """Move rows that fit from the front of a level to the batch, the first one whatever its length."""
+        if len(level) == 1 and not batch:  # nothing to choose, as for most requests of a server with time on its hands
+            batch.append(level.popleft())
+            return
         window = [level.popleft() for _ in range(min(len(level), WINDOW_BATCHES * self._limits.batch_rows))]
         first = (batch or window)[0].length
         order = sorted(range(len(window)), key=lambda index: abs(window[index].length - first))

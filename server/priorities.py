@@ -73,7 +73,7 @@ class PriorityQueue(Generic[Item]):
         self._was_overdue = False
 
     def __len__(self) -> int:
-        return sum(map(len, self.levels))
+        return len(self.levels[0]) if len(self.levels) == 1 else sum(map(len, self.levels))
 
     def of(self, priority: int) -> deque[Item]:
         """Where items of a priority wait, 0 to the number of levels."""
@@ -89,7 +89,7 @@ class PriorityQueue(Generic[Item]):
         The highest comes first; or, if the batch before did not begin so, that of the oldest overdue item, so that no
         item starves: once it is overdue and the oldest of all, it runs with the next batch or the one after.
         """
-        waiting = [level for level in self.levels if level]
+        waiting = list(filter(None, self.levels))
         if len(waiting) < 2:
             return waiting
         oldest = min(waiting, key=lambda level: self._queued(level[0]))
@@ -101,7 +101,7 @@ class PriorityQueue(Generic[Item]):
         """Take out what is dead, and return it."""
         dropped: list[Item] = []
         for place, level in enumerate(self.levels):
-            if any(map(dead, level)):
+            if level and any(map(dead, level)):
                 dropped += [item for item in level if dead(item)]
                 self.levels[place] = deque(item for item in level if not dead(item))
         return dropped

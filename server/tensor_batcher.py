@@ -7,7 +7,6 @@ sort by, and joining whole requests copies less than cutting them up.
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -157,7 +156,7 @@ class TensorBatcher:
         batch: list[_Job] = []
         rows = 0
         for level in self._jobs.turn():
-            left: deque[_Job] = deque()
+            left: list[_Job] = []
             while level and (not batch or (self._batched and rows < self._limits.batch_rows)):
                 job = level.popleft()
                 if not batch or (rows + job.rows <= self._limits.batch_rows and job.joins(batch[0])):

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from asking import refused
+from hypothesis import given
+from hypothesis import strategies as st
 from repositories import WIDTH, write_version
 from serving import TEXTS, until
 from test_server_tensors import arrays, request
@@ -20,6 +22,7 @@ from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client, RemoteError
 from groundwire.server.config import Limits, ServerConfig
 from groundwire.server.errors import ConfigurationError
+from groundwire.server.priorities import PriorityQueue
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensor_batcher import TensorBatcher, Tensors
 from groundwire.v1 import prediction_pb2
@@ -160,3 +163,42 @@ async def test_tensors_wait_for_company_until_the_batch_is_full(adder: Path) -> 
         await last
     assert runs == [4, 1, 1]
     assert [float(answer["y"][0, 0]) for answer in answers] == [2.0, 3.0, 4.0]
+
+
+@given(st.integers(1, 5), st.lists(st.none() | st.integers(0, 5), max_size=60))
+def test_nobody_starves_is_lost_or_runs_twice(levels: int, steps: list[int | None]) -> None:
+    """Requests come with a priority, or (none) one runs. All are overdue, so the oldest runs within two turns."""
+    queue: PriorityQueue[int] = PriorityQueue(levels, lambda number: float(number) - 1e9)
+    came: list[int] = []
+    ran: list[int] = []
+    passed_over = 0
+
+    def run() -> None:
+        nonlocal passed_over
+        oldest = queue.oldest()
+        turn = queue.turn()
+        if oldest is None:
+            assert not turn
+            return
+        ran.append(turn[0].popleft())
+        passed_over = 0 if ran[-1] == oldest else passed_over + 1
+        assert passed_over <= 1
+
+    for priority in steps:
+        if priority is None:
+            run()
+        else:
+            queue.of(min(priority, levels)).append(len(came))
+            came.append(len(came))
+    while len(queue):
+        run()
+    assert sorted(ran) == came
+
+
+def test_what_is_dead_leaves_every_level() -> None:
+    queue: PriorityQueue[int] = PriorityQueue(3, float)
+    for number in range(9):
+        queue.of(1 + number % 3).append(number)
+    assert sorted(queue.drop(lambda number: number % 2 == 0)) == [0, 2, 4, 6, 8]
+    assert [list(queue.of(priority)) for priority in (1, 2, 3)] == [[3], [1, 7], [5]]
+    assert queue.drop(lambda number: False) == []
