@@ -111,6 +111,7 @@ class PairEncoder:
                     ids += value
         return tuple(ids), tuple(used)
 
+
 @dataclass(frozen=True, slots=True)
 class _Template:
     """The special tokens that the tokenizer's post-processor puts before, between and after."""

@@ -37,6 +37,7 @@ from groundwire.server.sources import live_graph, live_queries, open_repository
 from groundwire.server.tensor_model import TensorModel
 from groundwire.server.text_model import TextModel
 from groundwire.server.tls import Certificates
+from groundwire.server.trace import open_telemetry
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
@@ -115,11 +116,14 @@ class Server:
                 "give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that encrypts",
                 extra={"fields": {"address": config.listen}},
             )
+        telemetry = open_telemetry(config.tracing, SERVICES) if config.tracing else None
+        if telemetry is not None:
+            stack.push_async_callback(telemetry.close)
         metrics = Metrics() if config.metrics else None
         self.gate = Gate()
         handlers = await self._open(stack, metrics)
         self._grpc = grpc.aio.server(
-            interceptors=_interceptors(config.security, metrics),
+            interceptors=_interceptors(config.security, metrics, telemetry),
             options=(
                 ("grpc.enable_channelz", int(config.channelz)),
                 ("grpc.max_receive_message_length", limits.message_bytes),
@@ -208,12 +212,17 @@ class Server:
         return handlers | {service_inference.NAME: inference.handlers()}
 
 
-def _interceptors(security: Security, metrics: Metrics | None) -> list[Interceptor]:
-    """What is around every call: first the one that counts, so that it counts refusals too."""
-    interceptors: list[Interceptor] = [Observer(metrics)] if metrics else []
+def _interceptors(
+    security: Security, metrics: Metrics | None, telemetry: Interceptor | None
+) -> tuple[Interceptor, ...]:
+    """What is around every call: first the one that counts, so that it counts refusals too.
+
+    The one that traces comes last: what a caller that is refused says of its trace is not read.
+    """
     tokens = Tokens(security.token_file) if security.token_file is not None else None
     limit = RateLimit(security.rate) if security.rate else None
-    return [*interceptors, Access(tokens, limit)] if tokens or limit else interceptors
+    all_ = (Observer(metrics) if metrics else None, Access(tokens, limit) if tokens or limit else None, telemetry)
+    return tuple(interceptor for interceptor in all_ if interceptor is not None)
 
 
 def serve(config: ServerConfig, peers: Peers | None = None) -> int:

@@ -2,7 +2,7 @@
 
 One asyncio task owns the queue and forms the batches; `infer` only appends to the queue, on the same event loop, so no
 state is shared between threads. While a batch runs, rows gather for the next: batches grow with the load by themselves,
-and a lone request never waits for company.
+and a lone request does not wait for company, unless the limits ask for a delay.
 """
 
 import asyncio
@@ -22,7 +22,9 @@ from groundwire.server.errors import (
     QueueFullError,
     ShuttingDownError,
 )
+from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
 from groundwire.server.statistics import Record, Statistics
+from groundwire.server.trace import trace_fields
 
 Result = TypeVar("Result")
 Run = Callable[[Sequence[EncodedPair]], Awaitable[Sequence[Result]]]
@@ -84,7 +86,7 @@ class Batcher(Generic[Result]):
 
     Args:
         run: runs one batch, of at least one row, and gives one result a row.
-        limits: `batch_rows`, `batch_tokens` and `queue_rows` apply.
+        limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows` and `priority_levels` apply.
         statistics: where the runs are counted.
     """
 
@@ -92,18 +94,22 @@ class Batcher(Generic[Result]):
         self._run = run
         self._statistics = statistics or Statistics()
         self._limits = limits
-        self._rows: deque[_Row[Result]] = deque()
+        self._rows: PriorityQueue[_Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
         self._closing = False
         self._tokens_per_second = INITIAL_TOKENS_PER_SECOND
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
 
     async def infer(
-        self, rows: Sequence[EncodedPair], deadline: float | None = None, record: Record | None = None
+        self,
+        rows: Sequence[EncodedPair],
+        deadline: float | None = None,
+        record: Record | None = None,
+        priority: int = 0,
     ) -> list[Result]:
         """Results of `rows`, at least one, in their order. `deadline` is in the time of the event loop.
 
-        The time in the queue and in the model goes to `record`.
+        `priority` is one of the levels, 1 the highest, or 0. The time in the queue and in the model goes to `record`.
 
         When the caller is cancelled, or the deadline passes, the rows that have not run are dropped.
 
@@ -117,7 +123,8 @@ class Batcher(Generic[Result]):
         self._admit(rows)
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         job = _Job(len(rows), future, deadline, record=record or Record())
-        self._rows.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
+        line = self._rows.of(priority)
+        line.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
         self._wake.set()
         self._statistics.waiting(len(self._rows))
         if deadline is None:
@@ -149,7 +156,7 @@ class Batcher(Generic[Result]):
         if len(self._rows) + rows > self._limits.queue_rows:
             self._drop_dead()
         if len(self._rows) + rows > self._limits.queue_rows:
-            waiting = sum(row.length for row in self._rows)
+            waiting = sum(row.length for level in self._rows.levels for row in level)
             retry_after = min(max(waiting / self._tokens_per_second, MIN_RETRY), MAX_RETRY)
             raise QueueFullError(
                 f"{len(self._rows)} rows wait for the model and {rows} more do not fit; retry in {retry_after:.2f} s",
@@ -173,6 +180,8 @@ class Batcher(Generic[Result]):
     async def _own(self) -> None:
         """The owner: form a batch, run it, hand out its answers, until closed and empty."""
         while True:
+            if self._limits.batch_delay:
+                await wait_for_company(self._wake, self._company_until)
             batch = self._next_batch()
             self._statistics.waiting(len(self._rows))
             if batch:
@@ -183,37 +192,64 @@ class Batcher(Generic[Result]):
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _next_batch(self) -> list[_Row[Result]]:
-        """Take the oldest row and, of the rows close behind it, those nearest to it in length.
+    def _company_until(self) -> float | None:
+        """Until when the rows that wait may wait for more, in the time of the event loop; none when they should run."""
+        self._drop_dead()
+        oldest = self._rows.oldest()
+        if oldest is None or self._closing or len(self._rows) >= self._limits.batch_rows:
+            return None
+        rows = [row for level in self._rows.levels for row in level]
+        if len(rows) * max(row.length for row in rows) >= self._limits.batch_tokens:
+            return None
+        return company_until(
+            oldest.job.queued, self._limits.batch_delay, ((row.job.queued, row.job.deadline) for row in rows)
+        )
 
-        The oldest row always runs next, so none starves. Rows come sorted by length.
+    def _next_batch(self) -> list[_Row[Result]]:
+        """Take the first row and, of the rows close behind it, those nearest to it in length; see `PriorityQueue.turn`.
+
+        With one priority the first row is the oldest, so it always runs next and none starves. Rows come sorted by
+        length.
         """
         self._drop_dead()
-        if not self._rows:
-            return []
-        window = [self._rows.popleft() for _ in range(min(len(self._rows), WINDOW_BATCHES * self._limits.batch_rows))]
-        oldest = window[0].length
-        order = sorted(range(len(window)), key=lambda index: abs(window[index].length - oldest))
-        taken = {0}
-        longest = tokens = oldest
+        batch: list[_Row[Result]] = []
+        for level in self._rows.turn():
+            if len(batch) == self._limits.batch_rows:
+                break
+            self._take(level, batch)
+        return sorted(batch, key=lambda row: row.length)
+
+    def _take(self, level: deque[_Row[Result]], batch: list[_Row[Result]]) -> None:
+        """Move rows that fit from the front of a level to the batch, the first one whatever its length."""
+        if len(level) == 1 and not batch:  # nothing to choose, as for most requests of a server with time on its hands
+            batch.append(level.popleft())
+            return
+        window = [level.popleft() for _ in range(min(len(level), WINDOW_BATCHES * self._limits.batch_rows))]
+        first = (batch or window)[0].length
+        order = sorted(range(len(window)), key=lambda index: abs(window[index].length - first))
+        taken: set[int] = set()
+        if not batch:
+            batch.append(window[0])
+            taken.add(0)
+        longest = max(row.length for row in batch)
+        tokens = sum(row.length for row in batch)
         for index in order:
-            if index == 0:
+            if index in taken:
                 continue
             length = window[index].length
-            padded = max(longest, length) * (len(taken) + 1)
+            padded = max(longest, length) * (len(batch) + 1)
             too_padded = tokens + length < (1 - MAX_PADDING) * padded
-            if len(taken) == self._limits.batch_rows or padded > self._limits.batch_tokens or too_padded:
+            if len(batch) == self._limits.batch_rows or padded > self._limits.batch_tokens or too_padded:
                 break
+            batch.append(window[index])
             taken.add(index)
             longest = max(longest, length)
             tokens += length
-        self._rows.extendleft(window[index] for index in reversed(range(len(window))) if index not in taken)
-        return sorted((window[index] for index in taken), key=lambda row: row.length)
+        level.extendleft(window[index] for index in reversed(range(len(window))) if index not in taken)
 
     def _drop_dead(self) -> None:
         now = asyncio.get_running_loop().time()
-        if any(row.job.is_dead(now) for row in self._rows):
-            self._rows = deque(row for row in self._rows if not row.job.is_dead(now))
+        self._rows.drop(lambda row: row.job.is_dead(now))
 
     async def _run_batch(self, batch: list[_Row[Result]]) -> None:
         started = time.perf_counter()
@@ -224,7 +260,8 @@ class Batcher(Generic[Result]):
             results = await self._run([row.encoded for row in batch])
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
-                _log.error("bug", exc_info=error)
+                fields = trace_fields(job.record.call for job in jobs)
+                _log.error("bug", exc_info=error, extra={"fields": fields})
             for job in jobs:
                 job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
             return

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from groundwire.kg.endpoint import is_endpoint
 from groundwire.kg.source import LiveOptions
@@ -18,6 +19,7 @@ MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
 MAX_PROBES = 32
 MAX_ENTITIES = 64
+MAX_PRIORITY_LEVELS = 64
 RELOAD_SECONDS = 5.0
 DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
 
@@ -28,7 +30,9 @@ class Limits:
 
     `text_length` is in Unicode code points, `message_bytes` in bytes of one protobuf message. `batch_rows` and
     `batch_tokens` bound one run of the model: rows, and rows times the tokens of the longest. `queue_rows` may wait
-    for a model at once. `drain_seconds` is how long a shutdown waits for what is in flight.
+    for a model at once. An idle model waits at most `batch_delay` seconds for more rows; 0: it runs at once. Requests
+    have one of `priority_levels` priorities. What warms a model up may take `warm_up_seconds`; 0: nothing does.
+    `drain_seconds` is how long a shutdown waits for what is in flight.
     """
 
     text_length: int = 10_000
@@ -39,11 +43,20 @@ class Limits:
     batch_tokens: int = 8_192
     queue_rows: int = 4_096
     drain_seconds: float = 30.0
+    batch_delay: float = 0.0
+    priority_levels: int = 1
+    warm_up_seconds: float = 2.0
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
-            if getattr(self, limit.name) <= 0:
+            value = getattr(self, limit.name)
+            if limit.name in {"batch_delay", "warm_up_seconds"}:
+                if value < 0:
+                    raise ConfigurationError(f"{limit.name} must not be below 0")
+            elif value <= 0:
                 raise ConfigurationError(f"{limit.name} must be above 0")
+        if self.priority_levels > MAX_PRIORITY_LEVELS:
+            raise ConfigurationError(f"priority_levels must be at most {MAX_PRIORITY_LEVELS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,31 @@ class RepositoryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Where traces go: `endpoint` is the URL of an OpenTelemetry collector (OTLP over gRPC), https for TLS.
+
+    `ratio` is the share of calls that are traced, 0 to 1. A caller that sends a trace context has decided for its own.
+    """
+
+    endpoint: str
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            url = urlsplit(self.endpoint)
+            usable = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port or 1) > 0
+        except ValueError:  # a port that is no number, or brackets that do not match
+            usable = False
+        if not usable or url.path.strip("/") or url.query or url.username is not None:
+            raise ConfigurationError(
+                "--otlp-endpoint takes http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:4317; headers "
+                "that the collector asks for go into the environment variable OTEL_EXPORTER_OTLP_HEADERS."
+            )
+        if not 0 <= self.ratio <= 1:
+            raise ConfigurationError("--trace-ratio must lie between 0 and 1.")
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Settings of one server process.
 
@@ -129,7 +167,7 @@ class ServerConfig:
     supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
     refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds` and replaced when
     they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its connections
-    (grpc.channelz.v1), clients' addresses included.
+    (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere.
     """
 
     bundles: tuple[Path, ...]
@@ -148,6 +186,7 @@ class ServerConfig:
     reload_seconds: float = RELOAD_SECONDS
     channelz: bool = False
     repository: RepositoryConfig | None = None
+    tracing: TracingConfig | None = None
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""
@@ -172,6 +211,8 @@ class ServerConfig:
             repository: dict[str, Any] = fields["repository"]
             tuples = {name: tuple(repository[name]) for name in ("load", "without")}
             fields["repository"] = RepositoryConfig(**repository | tuples | {"folder": Path(repository["folder"])})
+        if fields["tracing"] is not None:
+            fields["tracing"] = TracingConfig(**fields["tracing"])
         return ServerConfig(**fields)
 
 

@@ -5,9 +5,11 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from groundwire.server.trace import CURRENT
+
 
 class JsonFormatter(logging.Formatter):
-    """Time (UTC), level, event, and what the caller passed as `extra={"fields": {...}}`."""
+    """Time (UTC), level, event, what the caller passed as `extra={"fields": {...}}`, and the trace of the call."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -18,16 +20,22 @@ class JsonFormatter(logging.Formatter):
             "process": record.process,
             **getattr(record, "fields", {}),
         }
+        call = CURRENT.get()
+        if call is not None:
+            line["trace_id"] = call.trace_id
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send Groundwire's logs, and what gRPC warns of, to stderr. For a process that is a server, not a library."""
+    """Send Groundwire's logs, what gRPC warns of, and failures of OpenTelemetry to stderr.
+
+    For a process that is a server, not a library.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name, least in (("groundwire", level), ("grpc", logging.WARNING)):
+    for name, least in (("groundwire", level), ("grpc", logging.WARNING), ("opentelemetry", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(least)

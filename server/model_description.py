@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from groundwire.inference import model_config_pb2, service_pb2
+from groundwire.server.priorities import default_priority
 from groundwire.server.servable import Servable
 from groundwire.server.statistics import Duration
 from groundwire.server.tensors import BYTES, TensorSpec
@@ -55,9 +56,12 @@ def model_config(model: Servable, latest: int = 1) -> model_config_pb2.ModelConf
     for spec in model.outputs:
         config.output.add(name=spec.name, data_type=_data_type(spec), dims=_dims(model, spec))
     if model.max_batch:
-        # Batches form while one runs: nothing waits for company.
-        config.dynamic_batching.max_queue_delay_microseconds = 0
-        config.dynamic_batching.SetInParent()
+        batching = config.dynamic_batching
+        batching.max_queue_delay_microseconds = round(model.limits.batch_delay * 1e6)
+        if model.limits.priority_levels > 1:
+            batching.priority_levels = model.limits.priority_levels
+            batching.default_priority_level = default_priority(model.limits.priority_levels)
+        batching.SetInParent()
     for name, value in model.settings.items():
         config.parameters[name].string_value = value
     return config

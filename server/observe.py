@@ -34,7 +34,7 @@ class Observer(Interceptor):
             try:
                 yield
             except BaseException as error:
-                code = _code(error, context)
+                code = call_code(error, context)
                 raise
             finally:
                 seconds.observe(time.perf_counter() - started)
@@ -58,7 +58,7 @@ class Observer(Interceptor):
         return around(handler, one, many)
 
 
-def _code(error: BaseException, context: Context) -> grpc.StatusCode:
+def call_code(error: BaseException, context: Context) -> grpc.StatusCode:
     """Status of a call that ended with `error`."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return grpc.StatusCode.CANCELLED

@@ -86,10 +86,10 @@ class Pipeline:
             self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
         except ValueError as error:
             raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
-        self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads)
+        self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads, self.limits)
         self._judge = Judge(bundle.manifest)
         self._batcher: Batcher[Verdict] | None = None
-        self.statistics = Statistics(sink)
+        self.statistics = Statistics(sink, bundle.manifest.name)
         # A live graph makes a thread wait, not work.
         workers = 1 if self._graph.value.info.retriever == "compiled" else LIVE_THREADS
         self._thread = ThreadPoolExecutor(workers, thread_name_prefix=f"encode-{bundle.manifest.name}")
@@ -152,14 +152,15 @@ class Pipeline:
         options = options or prediction_pb2.PredictOptions()
         with self.statistics.request() as record:
             check_inputs(inputs, self.limits)
-            check_options(options, self.bundle.manifest.inputs.top_k)
+            check_options(options, self.bundle.manifest.inputs.top_k, self.limits)
             batcher = self.batcher
             batcher.check_room(len(inputs))
             with self._graph.lease() as lease:
                 version = lease.value.info.version
                 prepared = await self._prepare_all(lease, inputs, options, record)
             record.encode = record.since() - record.ground
-            verdicts = await batcher.infer([row for item in prepared for row in item.rows], deadline, record)
+            rows = [row for item in prepared for row in item.rows]
+            verdicts = await batcher.infer(rows, deadline, record, options.priority)
             inferred = record.since()
             if not all(verdict.finite for verdict in verdicts):
                 raise InferenceError(

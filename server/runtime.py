@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from groundwire.bundle import INPUTS, MODEL, OUTPUTS, Bundle
 from groundwire.errors import BundleError
 from groundwire.kg.encode import EncodedPair
-from groundwire.server.config import Provider
+from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import InferenceError, ProviderError
 from groundwire.server.providers import open_session, session_options
+from groundwire.server.warm_up import batch_shapes, warm_up
 
 Floats = NDArray[np.float32]
 
@@ -45,13 +46,17 @@ class Runtime:
         pad_id: token id that fills short rows.
         provider: which execution provider runs it.
         threads: threads of one run, 0 for one a core.
+        limits: what it is warmed up for: batches up to `batch_rows` and `batch_tokens`, for `warm_up_seconds`; none:
+            it is not.
 
     Raises:
-        BundleError: ONNX Runtime can't read the model, or its tensors are not those of the manifest.
+        BundleError: ONNX Runtime can't read the model, its tensors are not those of the manifest, or a batch fails.
         ProviderError: the provider asked for is missing or can't run the model.
     """
 
-    def __init__(self, bundle: Bundle, pad_id: int, provider: Provider = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, pad_id: int, provider: Provider = "auto", threads: int = 0, limits: Limits | None = None
+    ) -> None:
         self.bundle = bundle
         self.pad_id = pad_id
         options = session_options(threads)
@@ -64,7 +69,8 @@ class Runtime:
                 f"{bundle.path / MODEL}: ONNX Runtime can't load the model: {error}. Rebuild the bundle."
             ) from error
         self._check_tensors()
-        self._warm_up()
+        self._check_runs()
+        warmed = self._warm_up(limits) if limits is not None and limits.warm_up_seconds else 0
         self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{bundle.manifest.name}")
         _log.info(
             "model loaded",
@@ -75,6 +81,7 @@ class Runtime:
                     "provider": self.provider,
                     "why": why,
                     "threads": options.intra_op_num_threads,
+                    "warmed_up": warmed,
                 }
             },
         )
@@ -125,16 +132,31 @@ class Runtime:
         if missing:
             raise self._wrong(f"has no output {', '.join(sorted(missing))}")
 
-    def _warm_up(self) -> None:
-        """Run two shapes, so that the first request does not pay for set-up and a frozen axis shows now."""
+    def _check_runs(self) -> None:
+        """Run two shapes, so that a frozen axis shows now."""
         longest = self.bundle.manifest.inputs.max_tokens
         for rows, tokens in ((1, 8), (2, longest)):
-            row = EncodedPair([self.pad_id] * tokens, [0] * tokens, (), text_truncated=False)
             try:
-                outputs = self.run([row] * rows)
+                outputs = self._run_blank(rows, tokens)
             except InferenceError as error:
                 raise self._wrong(f"fails on {rows} rows of {tokens} tokens: {error}") from error
             self._check_shapes(outputs, rows)
+
+    def _warm_up(self, limits: Limits) -> int:
+        """Run the shapes of batches; how many, as far as time allows."""
+        shapes = batch_shapes(limits, self.bundle.manifest.inputs.max_tokens)
+        try:
+            return warm_up(self._run_blank, shapes, limits.warm_up_seconds)
+        except InferenceError as error:
+            raise BundleError(
+                f"{self.bundle.path / MODEL}: a batch within the limits fails: {error}. Lower --batch-rows or "
+                "--batch-tokens."
+            ) from error
+
+    def _run_blank(self, rows: int, tokens: int) -> Outputs:
+        """Run the model on rows of padding."""
+        row = EncodedPair([self.pad_id] * tokens, [0] * tokens, (), text_truncated=False)
+        return self.run([row] * rows)
 
     def _check_shapes(self, outputs: Outputs, rows: int) -> None:
         labels = len(self.bundle.manifest.labels)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from groundwire.inference import service_pb2
+from groundwire.server.config import Limits
 from groundwire.server.statistics import Statistics
 from groundwire.server.tensors import Array, TensorSpec
 
@@ -37,6 +38,10 @@ class Servable(Protocol):
     @property
     def max_batch(self) -> int:
         """Most rows of a request along the first axis of every tensor; 0 when there is no batch axis."""
+
+    @property
+    def limits(self) -> Limits:
+        """How its requests are batched."""
 
     @property
     def statistics(self) -> Statistics:

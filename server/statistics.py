@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from groundwire.server.trace import CURRENT, Call
 from groundwire.v1.prediction_pb2 import Prediction
 
 
@@ -41,6 +42,7 @@ class Record:
     infer: float = 0.0
     decide: float = 0.0
     started: float = field(default_factory=time.perf_counter)
+    call: Call | None = None  # that it came with, if that is traced
 
     def since(self) -> float:
         """Seconds since the request came."""
@@ -70,8 +72,9 @@ class Statistics:
     `success`. `batches` are the runs, by their number of rows.
     """
 
-    def __init__(self, sink: Sink | None = None) -> None:
+    def __init__(self, sink: Sink | None = None, model: str = "") -> None:
         self.sink = sink
+        self.model = model  # its name in traces
         self.success = Duration()
         self.fail = Duration()
         self.queue = Duration()
@@ -86,11 +89,13 @@ class Statistics:
     @contextmanager
     def request(self) -> Iterator[Record]:
         """Time one request: answered when the block ends, failed when it raises. The block fills in the stages."""
-        record = Record()
+        record = Record(call=CURRENT.get())
         try:
             yield record
-        except BaseException:  # a request that was cancelled was not answered either
+        except BaseException as error:  # a request that was cancelled was not answered either
             self.fail.add(record.since())
+            if record.call is not None:
+                record.call.ended(self.model, record, type(error).__name__)
             raise
         self.compute_input.add(record.ground + record.encode)
         self.queue.add(record.queue)
@@ -99,6 +104,8 @@ class Statistics:
         self.success.add(record.since())
         if self.sink is not None:
             self.sink.answered(record)
+        if record.call is not None:
+            record.call.ended(self.model, record)
 
     def ran(self, rows: int, tokens: int, seconds: float) -> None:
         """Count one run of the model, of `rows` rows that hold `tokens` tokens without padding."""

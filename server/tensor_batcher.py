@@ -7,7 +7,6 @@ sort by, and joining whole requests copies less than cutting them up.
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,8 +20,10 @@ from groundwire.server.errors import (
     QueueFullError,
     ShuttingDownError,
 )
+from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensors import Array
+from groundwire.server.trace import trace_fields
 
 Tensors = Mapping[str, Array]
 Run = Callable[[Tensors], Awaitable[dict[str, Array]]]
@@ -57,7 +58,7 @@ class TensorBatcher:
 
     Args:
         run: runs the model once.
-        limits: `batch_rows` and `queue_rows` apply.
+        limits: `batch_rows`, `batch_delay`, `queue_rows` and `priority_levels` apply.
         statistics: where the runs are counted.
         batched: whether tensors may be joined along the first axis; else each request runs alone, as one row.
     """
@@ -67,17 +68,19 @@ class TensorBatcher:
         self._limits = limits
         self._statistics = statistics
         self._batched = batched
-        self._jobs: deque[_Job] = deque()
+        self._jobs: PriorityQueue[_Job] = PriorityQueue(limits.priority_levels, lambda job: job.queued)
         self._waiting = 0  # rows of all jobs
         self._wake = asyncio.Event()
         self._closing = False
         self._rows_per_second = INITIAL_ROWS_PER_SECOND
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="tensor-batcher")
 
-    async def infer(self, inputs: Tensors, deadline: float | None, record: Record) -> dict[str, Array]:
+    async def infer(
+        self, inputs: Tensors, deadline: float | None, record: Record, priority: int = 0
+    ) -> dict[str, Array]:
         """All outputs of one request. `deadline` is in the time of the event loop.
 
-        The time in the queue and in the model goes to `record`.
+        `priority` is one of the levels, 1 the highest, or 0. The time in the queue and in the model goes to `record`.
 
         Raises:
             InvalidRequestError: the inputs differ in their number of rows.
@@ -93,7 +96,7 @@ class TensorBatcher:
                 raise InvalidRequestError(name, f"has {count} rows, and {next(iter(counts))} has {rows}")
         self._check_room(rows)
         job = _Job(inputs, rows, asyncio.get_running_loop().create_future(), deadline, record)
-        self._jobs.append(job)
+        self._jobs.of(priority).append(job)
         self._count(rows)
         self._wake.set()
         try:
@@ -124,6 +127,8 @@ class TensorBatcher:
 
     async def _own(self) -> None:
         while True:
+            if self._limits.batch_delay and self._batched:
+                await wait_for_company(self._wake, self._company_until)
             batch = self._next_batch()
             if batch:
                 await self._run_batch(batch)
@@ -133,31 +138,41 @@ class TensorBatcher:
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _next_batch(self) -> list[_Job]:
-        """The oldest request, and those behind it that have its shape and still fit. The others keep their order."""
+    def _company_until(self) -> float | None:
+        """As `Batcher` waits."""
         self._drop_dead()
-        if not self._jobs:
-            return []
-        batch = [self._jobs.popleft()]
-        rows = batch[0].rows
-        left: deque[_Job] = deque()
-        while self._batched and self._jobs and rows < self._limits.batch_rows:
-            job = self._jobs.popleft()
-            if rows + job.rows <= self._limits.batch_rows and job.joins(batch[0]):
-                batch.append(job)
-                rows += job.rows
-            else:
-                left.append(job)
-        self._jobs.extendleft(reversed(left))
+        oldest = self._jobs.oldest()
+        if oldest is None or self._closing or self._waiting >= self._limits.batch_rows:
+            return None
+        jobs = [job for level in self._jobs.levels for job in level]
+        return company_until(oldest.queued, self._limits.batch_delay, ((job.queued, job.deadline) for job in jobs))
+
+    def _next_batch(self) -> list[_Job]:
+        """The first request, and those behind it that have its shape and still fit. The others keep their order.
+
+        With one priority the first is the oldest; see `PriorityQueue.turn`.
+        """
+        self._drop_dead()
+        batch: list[_Job] = []
+        rows = 0
+        for level in self._jobs.turn():
+            left: list[_Job] = []
+            while level and (not batch or (self._batched and rows < self._limits.batch_rows)):
+                job = level.popleft()
+                if not batch or (rows + job.rows <= self._limits.batch_rows and job.joins(batch[0])):
+                    batch.append(job)
+                    rows += job.rows
+                else:
+                    left.append(job)
+            level.extendleft(reversed(left))
         self._count(-rows)
         return batch
 
     def _drop_dead(self) -> None:
         now = asyncio.get_running_loop().time()
-        dead = sum(job.rows for job in self._jobs if job.is_dead(now))
+        dead = self._jobs.drop(lambda job: job.is_dead(now))
         if dead:
-            self._jobs = deque(job for job in self._jobs if not job.is_dead(now))
-            self._count(-dead)
+            self._count(-sum(job.rows for job in dead))
 
     async def _run_batch(self, batch: list[_Job]) -> None:
         started = time.perf_counter()
@@ -173,7 +188,8 @@ class TensorBatcher:
                 _check_rows(outputs, rows)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
-                _log.error("bug", exc_info=error)
+                fields = trace_fields(job.record.call for job in batch)
+                _log.error("bug", exc_info=error, extra={"fields": fields})
                 error = InferenceError("the model failed on a batch")
             for job in batch:
                 if not job.future.done():

@@ -15,11 +15,13 @@ import numpy as np
 from groundwire.bundle import MODEL
 from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import ConfigurationError, InferenceError, InvalidRequestError, ProviderError
+from groundwire.server.priorities import requested_priority
 from groundwire.server.providers import open_session, session_options
 from groundwire.server.servable import Parameters
 from groundwire.server.statistics import Sink, Statistics
 from groundwire.server.tensor_batcher import TensorBatcher, Tensors
-from groundwire.server.tensors import BYTES, Array, TensorSpec
+from groundwire.server.tensors import BYTES, DATATYPES, Array, TensorSpec
+from groundwire.server.warm_up import row_counts, warm_up
 
 # ONNX Runtime's names of the datatypes.
 _DATATYPES: Mapping[str, str] = {
@@ -43,7 +45,7 @@ class TensorModel:
     Args:
         name: name in requests.
         path: file or folder.
-        limits: `batch_rows` and `queue_rows` apply.
+        limits: `batch_rows`, `batch_delay`, `queue_rows`, `priority_levels` and `warm_up_seconds` apply.
         provider: which execution provider runs it.
         threads: ONNX Runtime's threads, 0 for all cores.
         sink: told of what `statistics` counts.
@@ -66,7 +68,7 @@ class TensorModel:
     ) -> None:
         self.name = name
         self._file = path / MODEL if path.is_dir() else path
-        self._limits = limits
+        self.limits = limits
         try:
             with self._file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -87,8 +89,9 @@ class TensorModel:
         first = {tensor.shape[0] if tensor.shape else 0 for tensor in tensors}
         self._batched = len(first) == 1 and isinstance(first.pop(), str)
         self.max_batch = limits.batch_rows if self._batched else 0
-        self.statistics = Statistics(sink)
+        self.statistics = Statistics(sink, name)
         self.settings: Mapping[str, str] = {"sha256": digest}
+        warmed = self._warm_up() if limits.warm_up_seconds else 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")
         self._batcher: TensorBatcher | None = None
         _log.info(
@@ -100,6 +103,7 @@ class TensorModel:
                     "provider": self.provider,
                     "why": why,
                     "batched": self._batched,
+                    "warmed_up": warmed,
                 }
             },
         )
@@ -111,7 +115,7 @@ class TensorModel:
         async def run(inputs: Tensors) -> dict[str, Array]:
             return await loop.run_in_executor(model._thread, model._run, inputs)
 
-        self._batcher = TensorBatcher(run, self._limits, self.statistics, batched=self._batched)
+        self._batcher = TensorBatcher(run, self.limits, self.statistics, batched=self._batched)
         return self
 
     async def __aexit__(
@@ -126,18 +130,19 @@ class TensorModel:
     async def infer(
         self, inputs: Mapping[str, Array], wanted: Sequence[str], parameters: Parameters, deadline: float | None
     ) -> dict[str, Array]:
-        """The `wanted` outputs. No parameter is known.
+        """The `wanted` outputs. Of the parameters `priority` is known.
 
         Raises:
-            InvalidRequestError: inputs differ in their number of rows, or a string is not UTF-8.
+            InvalidRequestError: inputs differ in their number of rows, a string is not UTF-8, or the priority is none.
             QueueFullError, DeadlineExceededError, ShuttingDownError, InferenceError: as `TensorBatcher.infer`.
         """
         if self._batcher is None:
             raise RuntimeError("enter the model first: async with TensorModel(...) as model")
         with self.statistics.request() as record:
             decoded = {name: _to_strings(name, array) for name, array in inputs.items()}
+            priority = requested_priority(parameters, self.limits)
             record.encode = record.since()
-            outputs = await self._batcher.infer(decoded, deadline, record)
+            outputs = await self._batcher.infer(decoded, deadline, record, priority)
             inferred = record.since()
             answer = {name: _to_bytes(outputs[name]) for name in wanted}
             record.decide = record.since() - inferred
@@ -150,6 +155,22 @@ class TensorModel:
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.name} failed on a batch: {error}") from error
 
+    def _warm_up(self) -> int:
+        """Run batches of zeros, if nothing but their size is free in the inputs' shapes; how many, as time allows."""
+        if not self._batched or any(size < 0 for spec in self.inputs for size in spec.shape[1:]):
+            return 0
+
+        def run(rows: int, _size: int) -> None:
+            self._run({spec.name: _blank(spec, rows) for spec in self.inputs})
+
+        shapes = [(rows, 1) for rows in row_counts(self.limits.batch_rows)]
+        try:
+            return warm_up(run, shapes, self.limits.warm_up_seconds)
+        except InferenceError as error:
+            # Zeros may be no input that it takes; whether it takes what clients send is theirs to know.
+            _log.warning("no warm-up", extra={"fields": {"model": self.name, "error": str(error)}})
+            return 0
+
     def _free(self) -> None:
         del self._session
 
@@ -160,6 +181,12 @@ class TensorModel:
                 f"{self._file}: {tensor.name} is {tensor.type}, for which the Open Inference Protocol has no datatype"
             )
         return TensorSpec(tensor.name, datatype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
+
+
+def _blank(spec: TensorSpec, rows: int) -> Array:
+    """Zeros, or empty strings."""
+    shape = (rows, *spec.shape[1:])
+    return np.full(shape, "", object) if spec.datatype == BYTES else np.zeros(shape, DATATYPES[spec.datatype][0])
 
 
 def _to_strings(name: str, array: Array) -> Array:

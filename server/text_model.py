@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from groundwire.server.config import Limits
 from groundwire.server.errors import InvalidRequestError
 from groundwire.server.pipeline import Answer, Pipeline
+from groundwire.server.priorities import requested_priority
 from groundwire.server.servable import Parameters
 from groundwire.server.statistics import Statistics
 from groundwire.server.tensors import BYTES, Array, TensorSpec
@@ -89,6 +91,11 @@ class TextModel:
         self.max_batch = pipeline.limits.inputs
 
     @property
+    def limits(self) -> Limits:
+        """Of the pipeline."""
+        return self._pipeline.limits
+
+    @property
     def settings(self) -> Mapping[str, str]:
         """The labels in their order, and the version of the graph that answers now."""
         return {"labels": json.dumps(self._labels), "graph_version": self._pipeline.graph_version}
@@ -115,7 +122,9 @@ class TextModel:
         """
         texts = inputs[TEXT].ravel()
         items = [prediction_pb2.PredictInput(text=_utf8(text, index)) for index, text in enumerate(texts)]
-        answer = await self._pipeline.answer(items, _options(parameters), deadline)
+        options = _options(parameters)
+        options.priority = requested_priority(parameters, self.limits)
+        answer = await self._pipeline.answer(items, options, deadline)
         return {name: self._column(name, answer) for name in wanted}
 
     def _column(self, name: str, answer: Answer) -> Array:

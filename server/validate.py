@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from groundwire.server.config import MAX_ENTITIES, MAX_PROBES, MAX_TOP_K, Limits
 from groundwire.server.errors import InvalidRequestError
+from groundwire.server.priorities import check_priority
 from groundwire.v1 import prediction_pb2
 
 # RFC 3987: a scheme, then anything but what would have to be escaped.
@@ -65,7 +66,7 @@ def check_top_k(top_k: int, path: str) -> None:
         raise InvalidRequestError(path, f"is {top_k}; 0 to {MAX_TOP_K} are allowed")
 
 
-def check_options(options: prediction_pb2.PredictOptions, model_top_k: int) -> None:
+def check_options(options: prediction_pb2.PredictOptions, model_top_k: int, limits: Limits) -> None:
     """Refuse options out of range, or evidence for a model that reads the text alone (`model_top_k` 0).
 
     Raises:
@@ -80,3 +81,5 @@ def check_options(options: prediction_pb2.PredictOptions, model_top_k: int) -> N
         raise InvalidRequestError("options.top_k", "this model reads the text alone; leave it 0")
     if options.probes > MAX_PROBES:
         raise InvalidRequestError("options.probes", f"is {options.probes}; 0 to {MAX_PROBES} are allowed")
+    if options.priority:
+        check_priority(options.priority, limits.priority_levels, "options.priority")

@@ -24,6 +24,7 @@ from groundwire.v1 import prediction_pb2
 @click.option("--top-k", default=0, type=click.IntRange(0, 256), help="Most evidence triples; 0: the bundle's number.")
 @click.option("--contributions", is_flag=True, help="Measure what each triple contributes.")
 @click.option("--probes", default=0, show_default=True, type=click.IntRange(0, 32), help="Copies with typos to judge.")
+@click.option("--priority", default=0, type=click.IntRange(0, 64), help="1 runs first; 0: the server's default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each text.")
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 def predict(
@@ -35,6 +36,7 @@ def predict(
     *,
     contributions: bool,
     probes: int,
+    priority: int,
     as_json: bool,
     texts: tuple[str, ...],
 ) -> None:
@@ -44,7 +46,9 @@ def predict(
     """
     from groundwire.server.client import Client
 
-    options = prediction_pb2.PredictOptions(coverage=coverage, top_k=top_k, contributions=contributions, probes=probes)
+    options = prediction_pb2.PredictOptions(
+        coverage=coverage, top_k=top_k, contributions=contributions, probes=probes, priority=priority
+    )
     console = Console()
     failed = False
     questions = _Questions(texts_or_lines(texts), model, options)

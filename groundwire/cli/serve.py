@@ -3,10 +3,12 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
+from groundwire.cli.serving_options import batching_options, tracing_options
 from groundwire.server.config import (
     MODEL_CONTROLS,
     PROVIDERS,
@@ -18,6 +20,7 @@ from groundwire.server.config import (
     RepositoryConfig,
     Security,
     ServerConfig,
+    TracingConfig,
 )
 
 _LIMITS = Limits()
@@ -176,6 +179,8 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=click.IntRange(1),
     help="Most rows that wait for a model.",
 )
+@batching_options
+@tracing_options
 @click.option(
     "--drain-seconds",
     default=_LIMITS.drain_seconds,
@@ -218,6 +223,8 @@ def serve(
     batch_rows: int,
     batch_tokens: int,
     queue_rows: int,
+    batching: dict[str, Any],
+    tracing: TracingConfig | None,
     drain_seconds: float,
 ) -> None:
     """Serve bundles with a graph over gRPC until SIGTERM or Ctrl-C.
@@ -249,6 +256,7 @@ def serve(
         batch_tokens=batch_tokens,
         queue_rows=queue_rows,
         drain_seconds=drain_seconds,
+        **batching,
     )
     security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
     query = QueryLimits(
@@ -274,5 +282,6 @@ def serve(
         channelz=channelz,
         repository=None if repository is None else RepositoryConfig(repository, model_versions, model_control, load),
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
+        tracing=tracing,
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))

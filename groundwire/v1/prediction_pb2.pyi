@@ -142,6 +142,7 @@ class PredictOptions(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     coverage: _builtins.float
     """Coverage asked of the conformal set, in (0, 1); the bundle's default (usually 0.9) when not set."""
     top_k: _builtins.int
@@ -154,6 +155,10 @@ class PredictOptions(_message.Message):
     """Perturbed copies of the text to judge beside it, 0 to 32: one more model row for each. Fewer are made of a text that
     has too few words that may be changed.
     """
+    priority: _builtins.int
+    """Which requests run first when several wait for the model: 1 (first) to the number of priority levels that the
+    server was started with (default 1); 0 means its middle level. Another one is refused.
+    """
     def __init__(
         self,
         *,
@@ -161,10 +166,11 @@ class PredictOptions(_message.Message):
         top_k: _builtins.int = ...,
         contributions: _builtins.bool = ...,
         probes: _builtins.int = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "contributions", b"contributions", "coverage", b"coverage", "probes", b"probes", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "contributions", b"contributions", "coverage", b"coverage", "priority", b"priority", "probes", b"probes", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
     _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015

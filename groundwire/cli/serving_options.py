@@ -1,0 +1,75 @@
+"""Options of `groundwire serve` that belong together: how requests share runs of a model, and how they are traced."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from groundwire.server.config import MAX_PRIORITY_LEVELS, Limits, TracingConfig
+
+_LIMITS = Limits()
+
+
+def batching_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as `batching`: fields of `Limits`."""
+
+    @functools.wraps(command)
+    def batched(*args: Any, batch_delay_ms: int, priority_levels: int, warm_up: bool, **kwargs: Any) -> Any:
+        batching = {
+            "batch_delay": batch_delay_ms / 1e3,
+            "priority_levels": priority_levels,
+            "warm_up_seconds": _LIMITS.warm_up_seconds if warm_up else 0.0,
+        }
+        return command(*args, batching=batching, **kwargs)
+
+    options = (
+        click.option(
+            "--batch-delay-ms",
+            default=round(1e3 * _LIMITS.batch_delay),
+            show_default=True,
+            type=click.IntRange(0, 10_000),
+            help="How long an idle model waits for more rows to share a run.",
+        ),
+        click.option(
+            "--priority-levels",
+            default=_LIMITS.priority_levels,
+            show_default=True,
+            type=click.IntRange(1, MAX_PRIORITY_LEVELS),
+            help="How many priorities a request may have, 1 being the first.",
+        ),
+        click.option(
+            "--warm-up/--no-warm-up", default=True, show_default=True, help="Run the shapes of batches at the start."
+        ),
+    )
+    for option in reversed(options):
+        batched = option(batched)
+    return batched
+
+
+def tracing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as `tracing`: a `TracingConfig`, or none."""
+
+    @functools.wraps(command)
+    def traced(*args: Any, otlp_endpoint: str, trace_ratio: float, **kwargs: Any) -> Any:
+        tracing = TracingConfig(otlp_endpoint, trace_ratio) if otlp_endpoint else None
+        return command(*args, tracing=tracing, **kwargs)
+
+    options = (
+        click.option(
+            "--otlp-endpoint",
+            default="",
+            metavar="URL",
+            help="Send traces to this OpenTelemetry collector over gRPC, such as http://127.0.0.1:4317.",
+        ),
+        click.option(
+            "--trace-ratio",
+            default=1.0,
+            show_default=True,
+            type=click.FloatRange(0, 1),
+            help="Share of calls that are traced, of those whose caller has not decided.",
+        ),
+    )
+    for option in reversed(options):
+        traced = option(traced)
+    return traced
