@@ -37,6 +37,7 @@ the format version, the settings, the counts, and size and SHA-256 of every othe
 | report.json | | what the build found: fused entities, conflicts, inferred triples |
 """
 
+import errno
 import hashlib
 import json
 import mmap
@@ -58,6 +59,7 @@ _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.
 _FULL_CHECK = 64 << 20
 _SAMPLES = 16
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # numpy gives no number
 _ENTRY = {"size": int, "sha256": str, "sample_sha256": str}
 
 
@@ -118,6 +120,10 @@ class FolderWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise CompiledGraphError(
+                f"can't write beside {self._out}: {error.strerror or error}; make room, or choose another folder"
+            ) from error
 
 
 def put_in_place(folder: Path, out: Path) -> None:

@@ -85,7 +85,7 @@ class TensorBatcher:
         Raises:
             InvalidRequestError: the inputs differ in their number of rows.
             QueueFullError, DeadlineExceededError, ShuttingDownError: the request was not run.
-            InferenceError: the model failed on the batch that held it.
+            InvalidRequestError, InferenceError: the model refused it or failed on it, when it ran alone.
         """
         if self._closing:
             raise ShuttingDownError("the model is being unloaded; try another server")
@@ -187,13 +187,15 @@ class TensorBatcher:
             if self._batched:
                 _check_rows(outputs, rows)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
-            if not isinstance(error, InferenceError):
+            if len(batch) > 1:
+                await self._run_each(batch)
+                return
+            if not isinstance(error, InferenceError | InvalidRequestError):
                 fields = trace_fields(job.record.call for job in batch)
                 _log.error("bug", exc_info=error, extra={"fields": fields})
                 error = InferenceError("the model failed on a batch")
-            for job in batch:
-                if not job.future.done():
-                    job.future.set_exception(error)
+            if not batch[0].future.done():
+                batch[0].future.set_exception(error)
             return
         elapsed = max(time.perf_counter() - started, 1e-6)
         self._rows_per_second += 0.2 * (rows / elapsed - self._rows_per_second)
@@ -206,6 +208,12 @@ class TensorBatcher:
                 job.future.set_result(
                     {name: array[part] for name, array in outputs.items()} if self._batched else outputs
                 )
+
+    async def _run_each(self, batch: list[_Job]) -> None:
+        """Run requests alone after they failed together: one may be at fault, and the others must not pay for it."""
+        for job in batch:
+            if not job.is_dead(asyncio.get_running_loop().time()):
+                await self._run_batch([job])
 
 
 def _check_rows(outputs: Tensors, rows: int) -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from groundwire.bundle import MODEL
 from groundwire.server.config import Limits, Provider
@@ -133,7 +134,8 @@ class TensorModel:
         """The `wanted` outputs. Of the parameters `priority` is known.
 
         Raises:
-            InvalidRequestError: inputs differ in their number of rows, a string is not UTF-8, or the priority is none.
+            InvalidRequestError: inputs differ in their number of rows, a string is not UTF-8, the priority is none, or
+                the model refuses their sizes or values.
             QueueFullError, DeadlineExceededError, ShuttingDownError, InferenceError: as `TensorBatcher.infer`.
         """
         if self._batcher is None:
@@ -152,6 +154,8 @@ class TensorModel:
         names = [spec.name for spec in self.outputs]
         try:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except InvalidArgument as error:  # names, types and ranks were checked: it is about sizes or values
+            raise InvalidRequestError("inputs", f"the model {self.name} refused them: {error}") from error
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.name} failed on a batch: {error}") from error
 

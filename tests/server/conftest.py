@@ -3,15 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
 import pytest
-from serving import TRIG, Direct
+from serving import TRIG, Direct, direct_model
 from tiny_bundle import write_tiny_bundle
 
-from groundwire.bundle import INPUTS, OUTPUTS, Bundle
+from groundwire.bundle import Bundle
 from groundwire.kg import Retriever, compile_graph, compile_store, open_graph
-from groundwire.kg.encode import PairEncoder
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import ServerConfig
@@ -69,22 +66,5 @@ def client(server: BackgroundServer) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def direct(tiny: Bundle, retriever: Retriever) -> Direct:
-    """The model's outputs for one text alone, straight from ONNX Runtime: what every answer of a server must equal.
-
-    `written` is what the model reads in place of the text, beside the text's own evidence.
-    """
-    session = ort.InferenceSession(tiny.model, providers=["CPUExecutionProvider"])
-    encoder = PairEncoder(tiny.tokenizer, tiny.manifest.inputs.max_tokens)
-    known: dict[tuple[str, bool, str], dict[str, np.ndarray]] = {}
-
-    def run(text: str, evidence: bool = True, written: str = "") -> dict[str, np.ndarray]:
-        key = (text, evidence, written)
-        if key not in known:
-            triples = retriever.ground(text, tiny.manifest.inputs.top_k).evidence if evidence else ()
-            row = encoder.encode(written or text, triples)
-            feed = dict(zip(INPUTS, ([row.ids], [[1] * len(row.ids)], [row.type_ids]), strict=True))
-            tensors = session.run(list(OUTPUTS), {name: np.array(ids, dtype=np.int64) for name, ids in feed.items()})
-            known[key] = {name: tensor[0] for name, tensor in zip(OUTPUTS, tensors, strict=True)}
-        return known[key]
-
-    return run
+    """See `direct_model`."""
+    return direct_model(tiny, retriever)

@@ -4,6 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import numpy as np
+import onnxruntime as ort
+
+from groundwire.bundle import INPUTS, OUTPUTS, Bundle
+from groundwire.kg import Retriever
+from groundwire.kg.encode import PairEncoder
 
 # The model's outputs for one text alone; see the fixture `direct`.
 Direct = Callable[..., dict[str, np.ndarray]]
@@ -37,3 +42,25 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.001)
+
+
+def direct_model(bundle: Bundle, retriever: Retriever) -> Direct:
+    """The model's outputs for one text alone, straight from ONNX Runtime: what every answer of a server must equal.
+
+    `written` is what the model reads in place of the text, beside the text's own evidence.
+    """
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
+    known: dict[tuple[str, bool, str], dict[str, np.ndarray]] = {}
+
+    def run(text: str, evidence: bool = True, written: str = "") -> dict[str, np.ndarray]:
+        key = (text, evidence, written)
+        if key not in known:
+            triples = retriever.ground(text, bundle.manifest.inputs.top_k).evidence if evidence else ()
+            row = encoder.encode(written or text, triples)
+            feed = dict(zip(INPUTS, ([row.ids], [[1] * len(row.ids)], [row.type_ids]), strict=True))
+            tensors = session.run(list(OUTPUTS), {name: np.array(ids, dtype=np.int64) for name, ids in feed.items()})
+            known[key] = {name: tensor[0] for name, tensor in zip(OUTPUTS, tensors, strict=True)}
+        return known[key]
+
+    return run
