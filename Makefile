@@ -42,6 +42,7 @@ bench-kg: $(VENV)/.installed
 	$(BIN)/python benchmarks/audit_evidence.py
 
 bench-robustness: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_attacks.py
 	$(BIN)/python benchmarks/bench_robustness.py
 
 # The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows.

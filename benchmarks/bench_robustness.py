@@ -53,7 +53,7 @@ from groundwire.kg import Retriever, compile_graph, open_graph
 from groundwire.kg.encode import PairEncoder
 
 HERE = Path(__file__).parent
-RADII = (0.002, 0.0025, 0.003, 0.004)
+RADII = (0.002, 0.0025, 0.003)
 
 NEUTRAL = "not_enough_info"
 
@@ -63,7 +63,7 @@ def recipes(train: int) -> dict[str, Recipe]:
     base = read_recipe(HERE / "infotabs.toml")
     # Ten triples and 72 tokens: half the passes' cost, and nine claims in ten still have the row that decides them.
     base = replace(base, graph=replace(base.graph, top_k=10), encoder=replace(base.encoder, max_tokens=72))
-    certify = CertifySettings(epsilons=(0.002,), steps=5, examples=64)
+    certify = CertifySettings(epsilons=(0.002,), steps=5, examples=48)
     data = replace(base.data, train_limit=train)
     plain = replace(base.train, adversary=AdversarySettings())
     hard = replace(
@@ -153,8 +153,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/robustness"))
     parser.add_argument("--train", type=int, default=6000, help="training claims")
     parser.add_argument("--attacked", type=int, default=500, help="dev claims under black-box attack")
-    parser.add_argument("--embedding", type=int, default=128, help="dev claims under PGD")
-    parser.add_argument("--checked", type=int, default=16, help="claims of the masking checks: hundreds of passes each")
+    parser.add_argument("--embedding", type=int, default=100, help="dev claims under PGD")
+    parser.add_argument("--checked", type=int, default=12, help="claims of the masking checks: hundreds of passes each")
     parser.add_argument("--queries", type=int, default=200, help="most queries a claim and attack")
     parser.add_argument("--only-cost", action="store_true", help="measure what hardening costs again, and nothing else")
     parser.add_argument("--cost-claims", type=int, default=256)
