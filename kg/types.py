@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 XSD_STRING = "http://www.w3.org/2001/XMLSchema#string"
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One RDF term with the label that people read.
 
     `value` is an absolute IRI, a blank node identifier without `_:`, or the lexical form of a literal.

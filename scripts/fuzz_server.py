@@ -44,6 +44,7 @@ WRONG = {grpc.StatusCode.INTERNAL.name, grpc.StatusCode.UNKNOWN.name}
 # What a server may keep: allocators and gRPC hold on to the size of the largest requests.
 GROWTH, SLACK = 1.1, 32 << 20
 CEILING = 2 << 30
+SETTLED = 60  # probes, one a second: before, a server still grows to what its requests need
 MIB = 1 << 20
 _PREDICT_STREAM = "PredictStream"
 # What grpc.aio's client says when a call ended while it was sending; no server can send it.
@@ -249,7 +250,8 @@ def judge(server: SmallServer, found: Findings) -> None:
         found.fail(f"the server died with exit code {server.process.process.returncode}")
     found.failures += [{"what": "the server logged a bug", "log": line} for line in server.bugs()]
     middle, last = found.resident[len(found.resident) // 2], found.resident[-1]
-    if last > middle * GROWTH + SLACK or max(found.resident) > CEILING:
+    grew = len(found.resident) >= SETTLED and last > middle * GROWTH + SLACK
+    if grew or max(found.resident) > CEILING:
         found.fail(
             f"memory grew from {middle // MIB} MiB at half time to {last // MIB}, at most {max(found.resident) // MIB}"
         )
