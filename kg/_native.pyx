@@ -141,6 +141,18 @@ cdef class Strings:
         return None
 
 
+cdef Py_ssize_t place_of(const int64_t[::1] query_words, int64_t word) except -2:
+    """Where a word stands in the query, -1 for one that is not in it."""
+    cdef Py_ssize_t low = 0, high = query_words.shape[0], middle
+    while low < high:
+        middle = (low + high) >> 1
+        if query_words[middle] < word:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < query_words.shape[0] and query_words[low] == word else -1
+
+
 cdef class Kernel:
     """The arrays of a compiled graph, and the loops over them. Read only, so any thread may call it."""
 
@@ -359,21 +371,15 @@ cdef class Kernel:
                       vector[uint32_t]& said_by, vector[uint32_t]& said_word) except? -1.0:
         """The weight of the query's words that a node's label holds; notes each with its owner."""
         cdef double total = 0.0
-        cdef Py_ssize_t place, low, high, middle, known = query_words.shape[0]
+        cdef Py_ssize_t place, at, known = query_words.shape[0]
         cdef int64_t word
         if not known:
             return 0.0
         for place in range(self.term_words_offset[node], self.term_words_offset[node + 1]):
             word = self.term_words[place]
-            low, high = 0, known
-            while low < high:
-                middle = (low + high) >> 1
-                if query_words[middle] < word:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low < known and query_words[low] == word and weights[low] != 0.0:
-                total += weights[low]
+            at = place_of(query_words, word)
+            if at >= 0 and weights[at] != 0.0:
+                total += weights[at]
                 said_by.push_back(owner)
                 said_word.push_back(<uint32_t>word)
         return total
@@ -439,19 +445,13 @@ cdef class Kernel:
     cdef int _mark(self, vector[char]& marks, Py_ssize_t owner, const int64_t[::1] query_words,
                    const int64_t[::1] offsets, const uint32_t[::1] words, uint32_t node) except -1:
         """Mark the query's words among those of a node, at the owner's row."""
-        cdef Py_ssize_t place, low, high, middle, known = query_words.shape[0]
+        cdef Py_ssize_t place, at, known = query_words.shape[0]
         cdef int64_t word
         if not known:
             return 0
         for place in range(offsets[node], offsets[node + 1]):
             word = words[place]
-            low, high = 0, known
-            while low < high:
-                middle = (low + high) >> 1
-                if query_words[middle] < word:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low < known and query_words[low] == word:
-                marks[owner * known + low] = 1
+            at = place_of(query_words, word)
+            if at >= 0:
+                marks[owner * known + at] = 1
         return 0

@@ -184,6 +184,7 @@ def test_names_that_are_no_names_are_refused(tmp_path: Path, name: str) -> None:
         for change in (ask.load, ask.unload):
             with refused("INVALID_ARGUMENT", "is no name of a model"):
                 change(name)
+        assert ask.index() == [("adder", "1", "READY")]
 
 
 def test_what_would_replace_configuration_or_files_is_refused(tmp_path: Path) -> None:
@@ -206,6 +207,7 @@ def test_what_would_replace_configuration_or_files_is_refused(tmp_path: Path) ->
             ask.load("nope")
         with refused("NOT_FOUND", "holds no model named nope"):
             ask.unload("nope")
+        assert ask.index() == [("adder", "1", "READY")]
 
 
 def test_links_out_of_the_folder_are_refused_and_links_within_are_not(tmp_path: Path) -> None:
