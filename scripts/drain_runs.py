@@ -11,7 +11,6 @@ unanswered, or when it did not exit with 0.
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from small_server import ADDER, TEXTS, WIDTH, SmallServer, tensor_request, text_request, until
+from small_server import ADDER, TEXTS, WIDTH, SmallServer, finish, tensor_request, text_request, until
 
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import AsyncClient, Client, RemoteError
@@ -194,10 +193,7 @@ def main() -> int:
         "refused": sum(run.refused for run in found),
         "each": [asdict(run) for run in found],
     }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    return 0 if result["ok"] else 1
+    return finish(result, given.out)
 
 
 if __name__ == "__main__":

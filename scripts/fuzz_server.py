@@ -31,7 +31,7 @@ import grpc
 import numpy as np
 from fuzz_cases import Case, case, control_cases, seeds
 from http2_frames import broken, whole
-from small_server import LOOKUP, ROWS, TABLE, TEXTS, SmallServer, tensor_request, text_request
+from small_server import LOOKUP, ROWS, TABLE, TEXTS, SmallServer, finish, tensor_request, text_request
 
 from groundwire.inference import service_pb2 as oip
 from groundwire.inference import service_pb2_grpc
@@ -310,10 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kinds[failure["what"][:60]] += 1
             if kinds[failure["what"][:60]] <= KEPT:
                 (given.keep / f"failure-{number}.json").write_text(json.dumps(failure, indent=1), encoding="utf-8")
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    return 0 if result["ok"] else 1
+    return finish(result, given.out)
 
 
 if __name__ == "__main__":

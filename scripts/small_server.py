@@ -4,6 +4,7 @@ It is `groundwire serve` in a process of its own, with the bundle, graph and mod
 a request costs what the server costs. Every answer can be checked against ONNX Runtime asked directly.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -155,3 +156,12 @@ def _family(process: int) -> list[int]:
         except OSError:  # the thread has ended
             continue
     return [process, *(one for child in children for one in _family(child))]
+
+
+def finish(result: dict[str, Any], out: Path | None) -> int:
+    """Print the result, write it to a file if one is given, and return the exit code that its `ok` stands for."""
+    text = json.dumps(result, indent=1)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0 if result["ok"] else 1

@@ -14,7 +14,6 @@ matplotlib.
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import random
@@ -31,7 +30,7 @@ import grpc
 import numpy as np
 import uvloop
 from fuzz_cases import QUERIES
-from small_server import ADDER, LOOKUP, ROWS, TABLE, TEXTS, WIDTH, SmallServer, tensor_request, text_request
+from small_server import ADDER, LOOKUP, ROWS, TABLE, TEXTS, WIDTH, SmallServer, finish, tensor_request, text_request
 
 from groundwire.inference import service_pb2 as oip
 from groundwire.inference import service_pb2_grpc
@@ -339,10 +338,7 @@ def main() -> int:
     print(f"took {time.monotonic() - started:.0f} s", file=sys.stderr)
     if arguments.plot:
         plot(tally, arguments.plot)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-    return 0 if result["ok"] else 1
+    return finish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -46,3 +47,24 @@ def around(handler: Handler, one: Callable[[One], One], many: Callable[[Many], M
     kind = _KINDS[2 * handler.request_streaming + handler.response_streaming]
     inner = getattr(handler, kind)
     return handler._replace(**{kind: many(inner) if inspect.isasyncgenfunction(inner) else one(inner)})
+
+
+def within(handler: Handler, scope: Callable[[Context], AbstractContextManager[None]]) -> Handler:
+    """The handler with each call, from its first to its last message, inside `scope(context)`."""
+
+    def one(inner: One) -> One:
+        async def handle(request: Any, context: Context) -> Any:
+            with scope(context):
+                return await inner(request, context)
+
+        return handle
+
+    def many(inner: Many) -> Many:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            with scope(context):
+                async for response in inner(request, context):
+                    yield response
+
+        return handle
+
+    return around(handler, one, many)

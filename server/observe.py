@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 
-from groundwire.server.interceptor import Context, Handler, Interceptor, Many, One, around
+from groundwire.server.interceptor import Context, Handler, Interceptor, within
 from groundwire.server.metrics import Metrics
 
 _CODES = {status.value[0]: status for status in grpc.StatusCode}
@@ -40,22 +39,7 @@ class Observer(Interceptor):
                 seconds.observe(time.perf_counter() - started)
                 requests.labels(service, method, code.name).inc()
 
-        def one(inner: One) -> One:
-            async def handle(request: Any, context: Context) -> Any:
-                with observed(context):
-                    return await inner(request, context)
-
-            return handle
-
-        def many(inner: Many) -> Many:
-            async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-                with observed(context):
-                    async for response in inner(request, context):
-                        yield response
-
-            return handle
-
-        return around(handler, one, many)
+        return within(handler, observed)
 
 
 def call_code(error: BaseException, context: Context) -> grpc.StatusCode:

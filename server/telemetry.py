@@ -13,9 +13,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -29,7 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from groundwire import __version__
 from groundwire.server.config import TracingConfig
-from groundwire.server.interceptor import Context, Handler, Interceptor, Many, One, around
+from groundwire.server.interceptor import Context, Handler, Interceptor, within
 from groundwire.server.observe import call_code
 from groundwire.server.statistics import Record
 from groundwire.server.trace import CURRENT
@@ -99,22 +98,7 @@ class Telemetry(Interceptor):
                     span.set_status(Status(StatusCode.ERROR))
                 span.end()
 
-        def one(inner: One) -> One:
-            async def handle(request: Any, context: Context) -> Any:
-                with traced(context):
-                    return await inner(request, context)
-
-            return handle
-
-        def many(inner: Many) -> Many:
-            async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-                with traced(context):
-                    async for response in inner(request, context):
-                        yield response
-
-            return handle
-
-        return around(handler, one, many)
+        return within(handler, traced)
 
     async def close(self) -> None:
         """Send what is left, and end the thread. Takes little more than `FLUSH_SECONDS` without a collector."""
