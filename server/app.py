@@ -13,12 +13,11 @@ from typing import Any, Self
 import grpc
 import uvloop
 from grpc_channelz.v1 import channelz, channelz_pb2  # type: ignore[import-untyped]  # no stubs are published
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from groundwire.bundle import open_bundle
 from groundwire.kg import Retriever
-from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
+from groundwire.server import health, service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
@@ -71,7 +70,7 @@ class Server:
         self._repository: RepositoryService
         self.gate: Gate
         self._live: list[Live[Any]] = []
-        self._health: health.aio.HealthServicer
+        self._health: health.Health
         self._grpc: grpc.aio.Server
         self._closing = AsyncExitStack()
 
@@ -91,7 +90,7 @@ class Server:
 
         Calling it again does nothing.
         """
-        await self._health.enter_graceful_shutdown()
+        self._health.close()
         unanswered = await self.gate.close(self.config.limits.drain_seconds)
         await self.gate.quiet(PAUSE_SECONDS, FAREWELL_SECONDS)
         await self._closing.aclose()
@@ -121,7 +120,11 @@ class Server:
             stack.push_async_callback(telemetry.close)
         metrics = Metrics() if config.metrics else None
         self.gate = Gate()
+        self._health = health.Health()
         handlers = await self._open(stack, metrics)
+        for service in ("", *handlers):
+            self._health.set(service, serving=True)
+        handlers[health.NAME] = self._health.handlers()
         self._grpc = grpc.aio.server(
             interceptors=_interceptors(config.security, metrics, telemetry),
             options=(
@@ -132,9 +135,7 @@ class Server:
         )
         for name, methods in handlers.items():
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflected = [*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflected = [*handlers, reflection.SERVICE_NAME]
         if config.channelz:
             channelz.add_channelz_servicer(self._grpc)
             reflected.append(CHANNELZ)
@@ -153,8 +154,6 @@ class Server:
         if metrics and not config.reuse_port:
             self.metrics_address = stack.enter_context(exposed(metrics.registry, config.metrics))
             _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
-        for service in ("", *handlers):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         stack.push_async_callback(self._grpc.stop, SEND_SECONDS)
         _log.info("ready", extra={"fields": {"address": self.address}})
