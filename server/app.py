@@ -13,29 +13,22 @@ from typing import Any, Self
 import grpc
 import uvloop
 from grpc_channelz.v1 import channelz, channelz_pb2  # type: ignore[import-untyped]  # no stubs are published
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from groundwire.bundle import open_bundle
 from groundwire.kg import Retriever
-from groundwire.server import service_inference, service_knowledge, service_model, service_prediction
+from groundwire.server import health, service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
-from groundwire.server.catalog import Catalog
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.interceptor import Interceptor
 from groundwire.server.lifecycle import Gate
 from groundwire.server.live import Live, open_live
-from groundwire.server.metrics import Metrics, ModelMetrics, exposed
+from groundwire.server.metrics import Metrics, exposed
 from groundwire.server.models import Models
 from groundwire.server.observe import Observer
 from groundwire.server.peers import Peers
-from groundwire.server.pipeline import Pipeline
-from groundwire.server.servable import Servable
 from groundwire.server.service_repository import RepositoryService
-from groundwire.server.sources import live_graph, live_queries, open_repository
-from groundwire.server.tensor_model import TensorModel
-from groundwire.server.text_model import TextModel
+from groundwire.server.sources import live_graph, live_queries, open_models, open_repository
 from groundwire.server.tls import Certificates
 from groundwire.server.trace import open_telemetry
 
@@ -71,7 +64,7 @@ class Server:
         self._repository: RepositoryService
         self.gate: Gate
         self._live: list[Live[Any]] = []
-        self._health: health.aio.HealthServicer
+        self._health: health.Health
         self._grpc: grpc.aio.Server
         self._closing = AsyncExitStack()
 
@@ -91,7 +84,7 @@ class Server:
 
         Calling it again does nothing.
         """
-        await self._health.enter_graceful_shutdown()
+        self._health.close()
         unanswered = await self.gate.close(self.config.limits.drain_seconds)
         await self.gate.quiet(PAUSE_SECONDS, FAREWELL_SECONDS)
         await self._closing.aclose()
@@ -121,7 +114,9 @@ class Server:
             stack.push_async_callback(telemetry.close)
         metrics = Metrics() if config.metrics else None
         self.gate = Gate()
+        self._health = health.Health()
         handlers = await self._open(stack, metrics)
+        handlers[health.NAME] = self._health.handlers()
         self._grpc = grpc.aio.server(
             interceptors=_interceptors(config.security, metrics, telemetry),
             options=(
@@ -132,9 +127,7 @@ class Server:
         )
         for name, methods in handlers.items():
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflected = [*handlers, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflected = [*handlers, reflection.SERVICE_NAME]
         if config.channelz:
             channelz.add_channelz_servicer(self._grpc)
             reflected.append(CHANNELZ)
@@ -153,8 +146,6 @@ class Server:
         if metrics and not config.reuse_port:
             self.metrics_address = stack.enter_context(exposed(metrics.registry, config.metrics))
             _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
-        for service in ("", *handlers):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         stack.push_async_callback(self._grpc.stop, SEND_SECONDS)
         _log.info("ready", extra={"fields": {"address": self.address}})
@@ -168,7 +159,6 @@ class Server:
             )
         handlers: dict[str, Handlers] = {}
         graph: Live[Retriever] | None = None
-        servables: list[Servable] = []
         if config.graph is not None:
             graph = live_graph(config.graph, config.live, metrics)
             await stack.enter_async_context(open_live(graph, config.reload_seconds))
@@ -185,31 +175,20 @@ class Server:
             raise ConfigurationError("--query-store needs --graph: the service that answers queries links texts too.")
         elif config.bundles:
             raise ConfigurationError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file.")
-        settings = (config.limits, config.provider, config.threads)
-
-        def sink(name: str) -> ModelMetrics | None:
-            return ModelMetrics(metrics, name) if metrics else None
-
-        if graph is not None and config.bundles:
-            bundles = [open_bundle(path) for path in config.bundles]
-            self.models = Models([Pipeline(bundle, graph, *settings, sink(bundle.manifest.name)) for bundle in bundles])
-            for pipeline in self.models.all():
-                await stack.enter_async_context(pipeline)
-                servables.append(TextModel(pipeline))
+        catalog = await open_models(stack, config, graph, metrics)
+        self.models = Models(catalog)
+        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers)
+        if graph is not None and (config.bundles or config.repository is not None):
             prediction = service_prediction.PredictionService(self.models, config.limits, gate)
             handlers[service_prediction.NAME] = prediction.handlers()
             handlers[service_model.NAME] = service_model.ModelService(self.models).handlers(gate)
-        for name, path in config.models:
-            if any(name == other.name for other in servables):
-                raise ConfigurationError(
-                    f"two models are both named {name}; rename one of them with --model NAME=FILE."
-                )
-            model = TensorModel(name, path, *settings, sink(name))
-            servables.append(await stack.enter_async_context(model))
-        catalog = Catalog(servables)
-        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers)
         inference = service_inference.InferenceService(catalog, self._repository, config.limits, gate)
-        return handlers | {service_inference.NAME: inference.handlers()}
+        handlers[service_inference.NAME] = inference.handlers()
+        for service in ("", *handlers):
+            self._health.set(service, serving=True)
+        if service_prediction.NAME in handlers:
+            catalog.on_change(lambda: self._health.set(service_prediction.NAME, serving=bool(self.models.all())))
+        return handlers
 
 
 def _interceptors(

@@ -1,9 +1,9 @@
 """The models that answer now, by name and version, each kept open for as long as somebody uses it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from groundwire.server.errors import ModelNotReadyError, UnknownModelError
+from groundwire.server.errors import ConfigurationError, ModelNotReadyError, UnknownModelError
 from groundwire.server.live import Lease
 from groundwire.server.servable import Servable
 
@@ -11,16 +11,36 @@ Leases = dict[str, Lease[Servable]]  # by version, the default one last
 
 
 class Catalog:
-    """What `InferenceService` looks models up in. For one event loop.
+    """What every service looks models up in. For one event loop.
 
     Args:
-        fixed: models that stay to the end, and that the caller closes; their names differ.
+        fixed: models that stay to the end, and that the caller closes.
+
+    Raises:
+        ConfigurationError: two have the same name.
     """
 
     def __init__(self, fixed: Iterable[Servable] = ()) -> None:
-        self._models: dict[str, Leases] = {model.name: {model.version: Lease(model, lambda _: None)} for model in fixed}
+        self._models: dict[str, Leases] = {}
+        for model in fixed:
+            if model.name in self._models:
+                raise ConfigurationError(
+                    f"two models are both named {model.name}; a server holds one of a name. Leave one out, rename one "
+                    "with --model NAME=FILE, or build the bundle under another name."
+                )
+            self._models[model.name] = {model.version: Lease(model, lambda _: None)}
         self._fixed = frozenset(self._models)
         self._waiting: dict[str, str] = {}  # models that are known and not ready, and why
+        self._changed: Callable[[], None] = lambda: None
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after each change from now on, and once now."""
+        self._changed = changed
+        changed()
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a model of that name, ready or not."""
+        return name in self._models or name in self._waiting
 
     def is_fixed(self, name: str) -> bool:
         """Whether that model was there from the beginning and stays."""
@@ -34,6 +54,7 @@ class Catalog:
         self._waiting.pop(name, None)
         if not leases and reason:
             self._waiting[name] = reason
+        self._changed()
 
     @contextmanager
     def lease(self, name: str, version: str) -> Iterator[Servable]:

@@ -93,11 +93,15 @@ class Client:
         self._channel.close()
 
     def predict(
-        self, inputs: Inputs, model: str = "", options: prediction_pb2.PredictOptions | None = None
+        self,
+        inputs: Inputs,
+        model: str = "",
+        options: prediction_pb2.PredictOptions | None = None,
+        model_version: str = "",
     ) -> prediction_pb2.PredictResponse:
         """Predict texts, or inputs with ids and entities, at most the server's batch limit."""
         response: prediction_pb2.PredictResponse = self._call(
-            self._prediction.Predict, predict_request(inputs, model, options)
+            self._prediction.Predict, predict_request(inputs, model, options, model_version)
         )
         return response
 
@@ -144,9 +148,10 @@ class Client:
         response: model_pb2.ListModelsResponse = self._call(self._model.ListModels, model_pb2.ListModelsRequest())
         return list(response.models)
 
-    def get_model(self, name: str = "") -> model_pb2.GetModelResponse:
+    def get_model(self, name: str = "", version: str = "") -> model_pb2.GetModelResponse:
         """Manifest and certificate of one model."""
-        response: model_pb2.GetModelResponse = self._call(self._model.GetModel, model_pb2.GetModelRequest(name=name))
+        request = model_pb2.GetModelRequest(name=name, version=version)
+        response: model_pb2.GetModelResponse = self._call(self._model.GetModel, request)
         return response
 
     def _call(self, method: Callable[..., Response], request: Message) -> Response:
@@ -187,10 +192,14 @@ class AsyncClient:
         await self._channel.close()
 
     async def predict(
-        self, inputs: Inputs, model: str = "", options: prediction_pb2.PredictOptions | None = None
+        self,
+        inputs: Inputs,
+        model: str = "",
+        options: prediction_pb2.PredictOptions | None = None,
+        model_version: str = "",
     ) -> prediction_pb2.PredictResponse:
         """Predict texts, or inputs with ids and entities, at most the server's batch limit."""
-        request = predict_request(inputs, model, options)
+        request = predict_request(inputs, model, options, model_version)
         return await self._call(self._prediction.Predict(request, timeout=self.timeout, metadata=self._metadata))
 
     async def predict_stream(
@@ -235,9 +244,9 @@ class AsyncClient:
             (await self._call(self._model.ListModels(request, timeout=self.timeout, metadata=self._metadata))).models
         )
 
-    async def get_model(self, name: str = "") -> model_pb2.GetModelResponse:
+    async def get_model(self, name: str = "", version: str = "") -> model_pb2.GetModelResponse:
         """Manifest and certificate of one model."""
-        request = model_pb2.GetModelRequest(name=name)
+        request = model_pb2.GetModelRequest(name=name, version=version)
         return await self._call(self._model.GetModel(request, timeout=self.timeout, metadata=self._metadata))
 
     async def _call(self, call: Awaitable[Response]) -> Response:
@@ -248,7 +257,10 @@ class AsyncClient:
 
 
 def predict_request(
-    inputs: Inputs, model: str = "", options: prediction_pb2.PredictOptions | None = None
+    inputs: Inputs,
+    model: str = "",
+    options: prediction_pb2.PredictOptions | None = None,
+    model_version: str = "",
 ) -> prediction_pb2.PredictRequest:
     """A request for texts, or for inputs with ids and entities.
 
@@ -256,7 +268,7 @@ def predict_request(
         InvalidRequestError: a text holds a lone surrogate, so it can't be sent.
     """
     items = [_request(prediction_pb2.PredictInput, text=item) if isinstance(item, str) else item for item in inputs]
-    return prediction_pb2.PredictRequest(model=model, inputs=items, options=options)
+    return prediction_pb2.PredictRequest(model=model, inputs=items, options=options, model_version=model_version)
 
 
 def query_request(query: str, max_rows: int = 0, timeout_seconds: float = 0.0) -> knowledge_pb2.QueryRequest:

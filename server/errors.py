@@ -33,6 +33,10 @@ class UnknownModelError(ServerError):
     """A request names a model that is not loaded."""
 
 
+class UnknownServiceError(ServerError):
+    """Health is asked of a service that this server does not offer."""
+
+
 class ModelNotReadyError(ServerError):
     """A request names a model of the repository that is not loaded, or could not be."""
 

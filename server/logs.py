@@ -2,10 +2,17 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 from groundwire.server.trace import CURRENT
+
+_PATH = re.compile(r"\[/.*|b['\"].*", re.DOTALL)
+
+
+def _without_path(message: str) -> str:
+    return _PATH.sub("", message).rstrip()
 
 
 class JsonFormatter(logging.Formatter):
@@ -13,17 +20,20 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
+        foreign = record.name.partition(".")[0] == "grpc"  # its messages and errors quote what a client sent
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": _without_path(record.getMessage()) if foreign else record.getMessage(),
             "process": record.process,
             **getattr(record, "fields", {}),
         }
         call = CURRENT.get()
         if call is not None:
             line["trace_id"] = call.trace_id
-        if record.exc_info:
+        if record.exc_info and foreign:
+            line["error"] = getattr(record.exc_info[0], "__name__", "")
+        elif record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 

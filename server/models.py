@@ -1,49 +1,52 @@
-"""The models that a server holds, by name."""
+"""The models that groundwire.v1 answers for: those of the catalog that read texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from groundwire.server.errors import ConfigurationError, InvalidRequestError, UnknownModelError
-from groundwire.server.pipeline import Pipeline
+from groundwire.server.catalog import Catalog
+from groundwire.server.errors import InvalidRequestError, UnknownModelError
+from groundwire.server.text_model import TextModel
 
 
 class Models:
-    """Pipelines by the name of their bundle.
+    """The text models of a catalog, as they are now. For one event loop."""
 
-    Raises:
-        ConfigurationError: there is none, or two have the same name.
-    """
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-    def __init__(self, pipelines: Iterable[Pipeline]) -> None:
-        self._by_name: dict[str, Pipeline] = {}
-        for pipeline in pipelines:
-            name = pipeline.bundle.manifest.name
-            if name in self._by_name:
-                raise ConfigurationError(
-                    f"{self._by_name[name].bundle.path} and {pipeline.bundle.path} are both named {name}; a server "
-                    "holds one model of a name. Leave one out, or build it under another name."
-                )
-            self._by_name[name] = pipeline
-        if not self._by_name:
-            raise ConfigurationError("no bundle was given; name at least one with --bundle DIR.")
+    @contextmanager
+    def lease(self, name: str, version: str, field: str) -> Iterator[TextModel]:
+        """Keep a model open until the block ends, whatever replaces it.
 
-    def get(self, name: str, field: str) -> Pipeline:
-        """The model of that name; an empty name means the only one. `field` is where the request names it.
+        An empty name means the only one, an empty version the default one. `field` is where the request has the name.
 
         Raises:
-            InvalidRequestError: the name is empty and there are several.
-            UnknownModelError: there is none of that name.
+            InvalidRequestError: the name is empty and there are several models.
+            ModelNotReadyError: the model is known, and no version of it answers now.
+            UnknownModelError: there is none of that name and version, or it is none that reads texts.
         """
-        if not name and len(self._by_name) == 1:
-            return next(iter(self._by_name.values()))
-        if not name:
-            raise InvalidRequestError(field, f"is empty, and this server holds several models: {self._names()}")
-        if name not in self._by_name:
+        name = name or self._only(field)
+        if not self._catalog.knows(name):
             raise UnknownModelError(f"no model is named {name[:128]!r}; this server holds {self._names()}")
-        return self._by_name[name]
+        with self._catalog.lease(name, version) as model:
+            if not isinstance(model, TextModel):
+                raise UnknownModelError(
+                    f"{name} reads tensors, not texts, and answers through the Open Inference Protocol; models that "
+                    f"read texts: {self._names()}"
+                )
+            yield model
 
-    def all(self) -> list[Pipeline]:
-        """All models, in order of their names."""
-        return [self._by_name[name] for name in sorted(self._by_name)]
+    def all(self) -> list[TextModel]:
+        """Every version of every text model, in the order of their names; of each the default version last."""
+        return [model for model in self._catalog.all() if isinstance(model, TextModel)]
+
+    def _only(self, field: str) -> str:
+        names = {model.name for model in self.all()}
+        if not names:
+            raise UnknownModelError("this server holds no model that reads texts now")
+        if len(names) > 1:
+            raise InvalidRequestError(field, f"is empty, and this server holds several models: {self._names()}")
+        return names.pop()
 
     def _names(self) -> str:
-        return ", ".join(sorted(self._by_name))
+        return ", ".join(sorted({model.name for model in self.all()})) or "none now"

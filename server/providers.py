@@ -9,6 +9,8 @@ import onnxruntime as ort
 from groundwire.server.config import Provider
 from groundwire.server.errors import ProviderError
 
+SEVERITY = "GROUNDWIRE_ONNXRUNTIME_SEVERITY"  # environment variable: 0 (verbose) to 4 (fatal)
+FATAL = 4
 _ORT_NAMES: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -64,7 +66,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # Idle threads sleep. Spinning would save some 10 µs a run, and take the cores from linking and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # What goes wrong in a run is raised as well, and its line on stderr would hold values that clients sent.
+    options.log_severity_level = int(os.environ.get(SEVERITY, FATAL))
     return options
 
 

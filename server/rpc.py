@@ -52,6 +52,21 @@ def unary(
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
+def unary_stream(
+    kind: type[Request], method: Callable[[Request, Deadline], AsyncIterator[Response]]
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """A handler that answers one message of `kind` with a stream of messages, also while the server drains."""
+
+    async def handle(content: bytes, context: Context) -> AsyncIterator[bytes]:
+        try:
+            async for response in method(parse(kind, content), _deadline(context)):
+                yield response.SerializeToString()
+        except Exception as error:  # as above
+            await abort(context, error)
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
 def stream(
     gate: Gate, method: Callable[[AsyncIterator[bytes], Deadline], AsyncIterator[Response]]
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":

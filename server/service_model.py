@@ -28,16 +28,16 @@ class ModelService:
     async def list_models(
         self, _request: model_pb2.ListModelsRequest, _deadline: Deadline
     ) -> model_pb2.ListModelsResponse:
-        """All models in short, in order of their names."""
+        """All models in short, each version that answers, in order of their names."""
         return model_pb2.ListModelsResponse(
             models=[
                 model_pb2.ModelSummary(
-                    name=pipeline.bundle.manifest.name,
-                    version=pipeline.bundle.manifest.version,
-                    labels=pipeline.bundle.manifest.labels,
-                    provider=pipeline.provider,
+                    name=model.name,
+                    version=model.version,
+                    labels=model.pipeline.bundle.manifest.labels,
+                    provider=model.provider,
                 )
-                for pipeline in self._models.all()
+                for model in self._models.all()
             ]
         )
 
@@ -45,9 +45,14 @@ class ModelService:
         """Manifest and certificate of one model.
 
         Raises:
-            InvalidRequestError, UnknownModelError: as `Models.get`.
+            InvalidRequestError, ModelNotReadyError, UnknownModelError: as `Models.lease`.
         """
-        pipeline = self._models.get(request.name, "name")
-        return model_pb2.GetModelResponse(
-            manifest=pipeline.bundle.manifest, certificate=pipeline.bundle.certificate, provider=pipeline.provider
-        )
+        with self._models.lease(request.name, request.version, "name") as model:
+            bundle = model.pipeline.bundle
+            return model_pb2.GetModelResponse(
+                manifest=bundle.manifest,
+                certificate=bundle.certificate,
+                provider=model.provider,
+                name=model.name,
+                version=model.version,
+            )

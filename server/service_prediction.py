@@ -40,22 +40,24 @@ class PredictionService:
         """Predict all inputs of a request, or refuse it whole.
 
         Raises:
-            InvalidRequestError, UnknownModelError: as `Models.get`.
+            InvalidRequestError, ModelNotReadyError, UnknownModelError: as `Models.lease`.
             GroundwireError: as `Pipeline.answer`.
         """
-        pipeline = self._models.get(request.model, "model")
-        answer = await pipeline.answer(request.inputs, request.options, deadline)
-        return prediction_pb2.PredictResponse(
-            predictions=answer.predictions,
-            model=pipeline.bundle.manifest.name,
-            model_version=pipeline.bundle.manifest.version,
-            graph_version=answer.graph_version,
-        )
+        with self._models.lease(request.model, request.model_version, "model") as model:
+            answer = await model.pipeline.answer(request.inputs, request.options, deadline)
+            return prediction_pb2.PredictResponse(
+                predictions=answer.predictions,
+                model=model.name,
+                model_version=model.version,
+                graph_version=answer.graph_version,
+            )
 
     def predict_stream(
         self, contents: AsyncIterator[bytes], deadline: Deadline
     ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
         """Answer each message of a stream, at most `stream_in_flight` at once, in order of completion.
+
+        Each message is answered by the version of its model that answers when it comes.
 
         A client that does not read its answers is not read from either: a slot is free once its answer was sent. When
         the server shuts down, what was read is answered and the stream ends.
@@ -79,17 +81,17 @@ class PredictionService:
             return _failure(_salvage_id(content), error)
         try:
             check_input(request.input, self._limits, "input")
-            pipeline = self._models.get(request.model, "model")
-            answer = await pipeline.answer([request.input], request.options, deadline)
+            with self._models.lease(request.model, request.model_version, "model") as model:
+                answer = await model.pipeline.answer([request.input], request.options, deadline)
+                return prediction_pb2.PredictStreamResponse(
+                    id=request.id,
+                    prediction=answer.predictions[0],
+                    model=model.name,
+                    model_version=model.version,
+                    graph_version=answer.graph_version,
+                )
         except Exception as error:  # `to_status` logs what is a bug; the stream goes on
             return _failure(request.id, error)
-        return prediction_pb2.PredictStreamResponse(
-            id=request.id,
-            prediction=answer.predictions[0],
-            model=pipeline.bundle.manifest.name,
-            model_version=pipeline.bundle.manifest.version,
-            graph_version=answer.graph_version,
-        )
 
 
 def _failure(request_id: str, error: Exception) -> prediction_pb2.PredictStreamResponse:

@@ -1,22 +1,27 @@
-"""What a server answers from and may replace while it runs: the graph, the query store, the models of a repository."""
+"""What a server answers from: the graph, the query store, and models, those of a repository included."""
 
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from groundwire.bundle import open_bundle
 from groundwire.kg import LiveOptions, Retriever, open_graph
 from groundwire.kg import format as compiled_format
 from groundwire.kg import store as query_store
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import QueryLimits, ServerConfig
 from groundwire.server.live import Live
-from groundwire.server.metrics import GraphMetrics, Metrics
+from groundwire.server.metrics import GraphMetrics, Metrics, ModelMetrics
 from groundwire.server.model_control import ModelControl
 from groundwire.server.model_opener import Opener
 from groundwire.server.peers import Peers
+from groundwire.server.pipeline import Pipeline
 from groundwire.server.query_pool import QueryPool
 from groundwire.server.repository import Repository
+from groundwire.server.servable import Servable
 from groundwire.server.service_repository import LocalChanger, RepositoryService
+from groundwire.server.tensor_model import TensorModel
+from groundwire.server.text_model import TextModel
 
 
 def live_graph(path: Path | str, options: LiveOptions | None = None, metrics: Metrics | None = None) -> Live[Retriever]:
@@ -42,6 +47,32 @@ def live_queries(path: Path, limits: QueryLimits, metrics: Metrics | None = None
 
     reloads = GraphMetrics(metrics, "query store") if metrics else None
     return Live("query store", path, query_store.META, open_, QueryPool.close, lambda pool: pool.info.version, reloads)
+
+
+async def open_models(
+    stack: AsyncExitStack, config: ServerConfig, graph: Live[Retriever] | None, metrics: Metrics | None
+) -> Catalog:
+    """The models that were given one by one, open until `stack` ends.
+
+    Raises:
+        BundleError, ProviderError: a bundle can't be used.
+        ConfigurationError: a plain model can't be used, or two models have the same name.
+    """
+    settings = (config.limits, config.provider, config.threads)
+    models: list[Servable] = []
+
+    def sink(name: str) -> ModelMetrics | None:
+        return ModelMetrics(metrics, name) if metrics else None
+
+    if graph is not None:
+        for path in config.bundles:
+            bundle = open_bundle(path)
+            pipeline = Pipeline(bundle, graph, *settings, sink(bundle.manifest.name))
+            models.append(TextModel(await stack.enter_async_context(pipeline)))
+    for name, path in config.models:
+        model = TensorModel(name, path, *settings, sink(name))
+        models.append(await stack.enter_async_context(model))
+    return Catalog(models)
 
 
 async def open_repository(

@@ -35,6 +35,7 @@ from groundwire.server.errors import (
     ShuttingDownError,
     UnauthenticatedError,
     UnknownModelError,
+    UnknownServiceError,
     UnsupportedError,
 )
 
@@ -44,6 +45,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 CODES: Mapping[type[Exception], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
+    UnknownServiceError: grpc.StatusCode.NOT_FOUND,
     ModelNotReadyError: grpc.StatusCode.UNAVAILABLE,
     ModelLoadError: grpc.StatusCode.FAILED_PRECONDITION,
     UnknownEntityError: grpc.StatusCode.NOT_FOUND,

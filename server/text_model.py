@@ -91,6 +91,11 @@ class TextModel:
         self.max_batch = pipeline.limits.inputs
 
     @property
+    def pipeline(self) -> Pipeline:
+        """What answers."""
+        return self._pipeline
+
+    @property
     def limits(self) -> Limits:
         """Of the pipeline."""
         return self._pipeline.limits

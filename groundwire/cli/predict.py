@@ -20,6 +20,7 @@ from groundwire.v1 import prediction_pb2
 @click.option("--target", required=True, metavar="HOST:PORT", help="Address of a server.")
 @connection_options
 @click.option("--model", default="", help="Name of the model; not needed when the server holds one.")
+@click.option("--model-version", default="", help="Of several that answer; not given: the latest.")
 @click.option("--coverage", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Of the conformal set.")
 @click.option("--top-k", default=0, type=click.IntRange(0, 256), help="Most evidence triples; 0: the bundle's number.")
 @click.option("--contributions", is_flag=True, help="Measure what each triple contributes.")
@@ -31,6 +32,7 @@ def predict(
     target: str,
     connection: Connection,
     model: str,
+    model_version: str,
     coverage: float | None,
     top_k: int,
     *,
@@ -51,7 +53,8 @@ def predict(
     )
     console = Console()
     failed = False
-    questions = _Questions(texts_or_lines(texts), model, options)
+    template = prediction_pb2.PredictStreamRequest(model=model, model_version=model_version, options=options)
+    questions = _Questions(texts_or_lines(texts), template)
     with Client(target, **connection.arguments()) as client:
         for answer in _in_order(client.predict_stream(questions.requests())):
             text = questions.sent.pop(answer.id)
@@ -69,24 +72,27 @@ def predict(
 
 
 class _Questions:
-    """Texts as requests, numbered by their id. gRPC takes them on its own thread, so `failure` keeps what it met."""
+    """Texts as requests, numbered by their id. gRPC takes them on its own thread, so `failure` keeps what it met.
 
-    def __init__(self, texts: Iterable[str], model: str, options: prediction_pb2.PredictOptions) -> None:
+    `template` is a request that says all but the text.
+    """
+
+    def __init__(self, texts: Iterable[str], template: prediction_pb2.PredictStreamRequest) -> None:
         self.sent: dict[str, str] = {}
         self.failure: GroundwireError | None = None
         self._texts = texts
-        self._model = model
-        self._options = options
+        self._template = template
 
     def requests(self) -> Iterator[prediction_pb2.PredictStreamRequest]:
         """One request a text; ends at the first text that can't be sent."""
         try:
             for number, text in enumerate(self._texts):
-                item = prediction_pb2.PredictInput(text=text)
-                self.sent[str(number)] = text
-                yield prediction_pb2.PredictStreamRequest(
-                    id=str(number), model=self._model, input=item, options=self._options
+                request = prediction_pb2.PredictStreamRequest(
+                    id=str(number), input=prediction_pb2.PredictInput(text=text)
                 )
+                request.MergeFrom(self._template)
+                self.sent[str(number)] = text
+                yield request
         except UnicodeEncodeError:
             self.failure = GroundwireError("a TEXT is not valid UTF-8; check the encoding of the terminal.")
         except GroundwireError as error:

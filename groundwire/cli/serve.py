@@ -1,5 +1,6 @@
 """`groundwire serve`: bundles and a graph over gRPC."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -233,6 +234,9 @@ def serve(
     says NOT_SERVING, new calls are refused, accepted ones are answered. A second one ends at once. SIGHUP reads graph
     and query store again.
     """
+    # gRPC core reads this when it is imported. Its own lines are no structured ones, and clients choose what they say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
     from groundwire.kg import LiveOptions
     from groundwire.server import app
     from groundwire.server import workers as processes

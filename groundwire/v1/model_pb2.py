@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from groundwire.v1 import bundle_pb2 as groundwire_dot_v1_dot_bundle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19groundwire/v1/model.proto\x12\rgroundwire.v1\x1a\x1agroundwire/v1/bundle.proto\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.groundwire.v1.ModelSummary\"O\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x86\x01\n\x10GetModelResponse\x12/\n\x08manifest\x18\x01 \x01(\x0b\x32\x1d.groundwire.v1.BundleManifest\x12/\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1a.groundwire.v1.Certificate\x12\x10\n\x08provider\x18\x03 \x01(\t2\xae\x01\n\x0cModelService\x12Q\n\nListModels\x12 .groundwire.v1.ListModelsRequest\x1a!.groundwire.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.groundwire.v1.GetModelRequest\x1a\x1f.groundwire.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19groundwire/v1/model.proto\x12\rgroundwire.v1\x1a\x1agroundwire/v1/bundle.proto\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.groundwire.v1.ModelSummary\"O\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa5\x01\n\x10GetModelResponse\x12/\n\x08manifest\x18\x01 \x01(\x0b\x32\x1d.groundwire.v1.BundleManifest\x12/\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1a.groundwire.v1.Certificate\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t2\xae\x01\n\x0cModelService\x12Q\n\nListModels\x12 .groundwire.v1.ListModelsRequest\x1a!.groundwire.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.groundwire.v1.GetModelRequest\x1a\x1f.groundwire.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +39,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSUMMARY']._serialized_start=160
   _globals['_MODELSUMMARY']._serialized_end=239
   _globals['_GETMODELREQUEST']._serialized_start=241
-  _globals['_GETMODELREQUEST']._serialized_end=272
-  _globals['_GETMODELRESPONSE']._serialized_start=275
-  _globals['_GETMODELRESPONSE']._serialized_end=409
-  _globals['_MODELSERVICE']._serialized_start=412
-  _globals['_MODELSERVICE']._serialized_end=586
+  _globals['_GETMODELREQUEST']._serialized_end=289
+  _globals['_GETMODELRESPONSE']._serialized_start=292
+  _globals['_GETMODELRESPONSE']._serialized_end=457
+  _globals['_MODELSERVICE']._serialized_start=460
+  _globals['_MODELSERVICE']._serialized_end=634
 # @@protoc_insertion_point(module_scope)

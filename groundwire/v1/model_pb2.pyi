@@ -45,7 +45,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSummary]:
-        """In order of their names."""
+        """In order of their names. Of a model repository, each version that answers now, the default one of a model last."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class ModelSummary(_message.Message):
     name: _builtins.str
     """Name to use in requests."""
     version: _builtins.str
-    """Version from the manifest."""
+    """Version to use in requests: that of the manifest, or in a model repository the number of its folder."""
     provider: _builtins.str
     """Execution provider that runs it: "cpu", "cuda" or "tensorrt"."""
     @_builtins.property
@@ -103,16 +103,20 @@ class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model; may be empty when the server holds one model only."""
+    version: _builtins.str
+    """Version of the model, as ListModels tells; may be empty: the default one, which is the latest."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,8 +131,14 @@ class GetModelResponse(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Execution provider that runs it: "cpu", "cuda" or "tensorrt"."""
+    name: _builtins.str
+    """Name to use in requests; in a model repository that of its folder, whatever the manifest says."""
+    version: _builtins.str
+    """Version to use in requests; see ModelSummary."""
     @_builtins.property
     def manifest(self) -> _bundle_pb2.BundleManifest:
         """Manifest of the bundle."""
@@ -143,10 +153,12 @@ class GetModelResponse(_message.Message):
         manifest: _bundle_pb2.BundleManifest | None = ...,
         certificate: _bundle_pb2.Certificate | None = ...,
         provider: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "manifest", b"manifest", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "manifest", b"manifest", "name", b"name", "provider", b"provider", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

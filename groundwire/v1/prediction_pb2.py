@@ -25,49 +25,49 @@ _sym_db = _symbol_database.Default()
 from groundwire.v1 import knowledge_pb2 as groundwire_dot_v1_dot_knowledge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egroundwire/v1/prediction.proto\x12\rgroundwire.v1\x1a\x1dgroundwire/v1/knowledge.proto\":\n\x0cPredictInput\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08\x65ntities\x18\x03 \x03(\t\"|\n\x0ePredictOptions\x12\x15\n\x08\x63overage\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x15\n\rcontributions\x18\x03 \x01(\x08\x12\x0e\n\x06probes\x18\x04 \x01(\r\x12\x10\n\x08priority\x18\x05 \x01(\rB\x0b\n\t_coverage\"|\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.groundwire.v1.PredictInput\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.groundwire.v1.PredictOptions\"~\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x19.groundwire.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x15\n\rgraph_version\x18\x04 \x01(\t\"\x8d\x01\n\x14PredictStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12*\n\x05input\x18\x03 \x01(\x0b\x32\x1b.groundwire.v1.PredictInput\x12.\n\x07options\x18\x04 \x01(\x0b\x32\x1d.groundwire.v1.PredictOptions\"\xca\x01\n\x15PredictStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\nprediction\x18\x02 \x01(\x0b\x32\x19.groundwire.v1.PredictionH\x00\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.groundwire.v1.PredictErrorH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x15\n\rgraph_version\x18\x06 \x01(\tB\t\n\x07outcome\"-\n\x0cPredictError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"?\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\r\n\x05logit\x18\x03 \x01(\x01\"a\n\rPredictionSet\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x10\n\x08\x63overage\x18\x02 \x01(\x01\x12.\n\x06method\x18\x03 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\"\x9d\x03\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12)\n\x06scores\x18\x04 \x03(\x0b\x32\x19.groundwire.v1.LabelScore\x12\x34\n\x0eprediction_set\x18\x05 \x01(\x0b\x32\x1c.groundwire.v1.PredictionSet\x12)\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x17.groundwire.v1.Decision\x12\x35\n\x0f\x61\x62stain_reasons\x18\x07 \x03(\x0e\x32\x1c.groundwire.v1.AbstainReason\x12/\n\x0buncertainty\x18\x08 \x01(\x0b\x32\x1a.groundwire.v1.Uncertainty\x12(\n\x08mentions\x18\t \x03(\x0b\x32\x16.groundwire.v1.Mention\x12)\n\x08\x65vidence\x18\n \x03(\x0b\x32\x17.groundwire.v1.Evidence\x12\x16\n\x0etext_truncated\x18\x0b \x01(\x08\"\xfe\x01\n\x0bUncertainty\x12\x0f\n\x07\x65ntropy\x18\x01 \x01(\x01\x12.\n\x05model\x18\x02 \x01(\x0b\x32\x1f.groundwire.v1.ModelUncertainty\x12:\n\x0bsensitivity\x18\x03 \x01(\x0b\x32%.groundwire.v1.SensitivityUncertainty\x12\x36\n\tknowledge\x18\x04 \x01(\x0b\x32#.groundwire.v1.KnowledgeUncertainty\x12:\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32%.groundwire.v1.ExplanationUncertainty\"\x8d\x01\n\x10ModelUncertainty\x12\r\n\x05heads\x18\x01 \x01(\r\x12\x1a\n\x12mutual_information\x18\x02 \x01(\x01\x12\x11\n\tagreement\x18\x03 \x01(\x01\x12\x0e\n\x06\x65nergy\x18\x04 \x01(\x01\x12\x10\n\x08\x64istance\x18\x05 \x01(\x01\x12\x19\n\x11\x64istance_quantile\x18\x06 \x01(\x01\"\x9c\x01\n\x16SensitivityUncertainty\x12\x0e\n\x06margin\x18\x01 \x01(\x01\x12\x15\n\rrobust_margin\x18\x02 \x01(\x01\x12\x14\n\x0crobust_share\x18\x03 \x01(\x01\x12\x0f\n\x07\x63overed\x18\x04 \x01(\x08\x12\x0e\n\x06probes\x18\x05 \x01(\r\x12\x16\n\tflip_rate\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_flip_rate\"j\n\x14KnowledgeUncertainty\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12\x17\n\x0flink_confidence\x18\x02 \x01(\x01\x12\x11\n\tconflicts\x18\x03 \x01(\r\x12\x14\n\x0cnot_in_graph\x18\x04 \x01(\x08\"}\n\x16\x45xplanationUncertainty\x12\x16\n\x0e\x65vidence_count\x18\x01 \x01(\r\x12\x15\n\rmax_relevance\x18\x02 \x01(\x01\x12\x1e\n\x11\x63omprehensiveness\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_comprehensiveness*\x82\x01\n\x0f\x43onformalMethod\x12 \n\x1c\x43ONFORMAL_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONFORMAL_METHOD_LAC\x10\x01\x12\x18\n\x14\x43ONFORMAL_METHOD_APS\x10\x02\x12\x19\n\x15\x43ONFORMAL_METHOD_RAPS\x10\x03*O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_ACCEPT\x10\x01\x12\x14\n\x10\x44\x45\x43ISION_ABSTAIN\x10\x02*\x96\x01\n\rAbstainReason\x12\x1e\n\x1a\x41\x42STAIN_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x42STAIN_REASON_AMBIGUOUS\x10\x01\x12&\n\"ABSTAIN_REASON_OUT_OF_DISTRIBUTION\x10\x02\x12\x1f\n\x1b\x41\x42STAIN_REASON_NOT_GROUNDED\x10\x03\x32\xbd\x01\n\x11PredictionService\x12H\n\x07Predict\x12\x1d.groundwire.v1.PredictRequest\x1a\x1e.groundwire.v1.PredictResponse\x12^\n\rPredictStream\x12#.groundwire.v1.PredictStreamRequest\x1a$.groundwire.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egroundwire/v1/prediction.proto\x12\rgroundwire.v1\x1a\x1dgroundwire/v1/knowledge.proto\":\n\x0cPredictInput\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08\x65ntities\x18\x03 \x03(\t\"|\n\x0ePredictOptions\x12\x15\n\x08\x63overage\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x15\n\rcontributions\x18\x03 \x01(\x08\x12\x0e\n\x06probes\x18\x04 \x01(\r\x12\x10\n\x08priority\x18\x05 \x01(\rB\x0b\n\t_coverage\"\x93\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x06inputs\x18\x02 \x03(\x0b\x32\x1b.groundwire.v1.PredictInput\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.groundwire.v1.PredictOptions\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"~\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x19.groundwire.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x15\n\rgraph_version\x18\x04 \x01(\t\"\xa4\x01\n\x14PredictStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12*\n\x05input\x18\x03 \x01(\x0b\x32\x1b.groundwire.v1.PredictInput\x12.\n\x07options\x18\x04 \x01(\x0b\x32\x1d.groundwire.v1.PredictOptions\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"\xca\x01\n\x15PredictStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\nprediction\x18\x02 \x01(\x0b\x32\x19.groundwire.v1.PredictionH\x00\x12,\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.groundwire.v1.PredictErrorH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x15\n\rgraph_version\x18\x06 \x01(\tB\t\n\x07outcome\"-\n\x0cPredictError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"?\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\r\n\x05logit\x18\x03 \x01(\x01\"a\n\rPredictionSet\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x10\n\x08\x63overage\x18\x02 \x01(\x01\x12.\n\x06method\x18\x03 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\"\x9d\x03\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12)\n\x06scores\x18\x04 \x03(\x0b\x32\x19.groundwire.v1.LabelScore\x12\x34\n\x0eprediction_set\x18\x05 \x01(\x0b\x32\x1c.groundwire.v1.PredictionSet\x12)\n\x08\x64\x65\x63ision\x18\x06 \x01(\x0e\x32\x17.groundwire.v1.Decision\x12\x35\n\x0f\x61\x62stain_reasons\x18\x07 \x03(\x0e\x32\x1c.groundwire.v1.AbstainReason\x12/\n\x0buncertainty\x18\x08 \x01(\x0b\x32\x1a.groundwire.v1.Uncertainty\x12(\n\x08mentions\x18\t \x03(\x0b\x32\x16.groundwire.v1.Mention\x12)\n\x08\x65vidence\x18\n \x03(\x0b\x32\x17.groundwire.v1.Evidence\x12\x16\n\x0etext_truncated\x18\x0b \x01(\x08\"\xfe\x01\n\x0bUncertainty\x12\x0f\n\x07\x65ntropy\x18\x01 \x01(\x01\x12.\n\x05model\x18\x02 \x01(\x0b\x32\x1f.groundwire.v1.ModelUncertainty\x12:\n\x0bsensitivity\x18\x03 \x01(\x0b\x32%.groundwire.v1.SensitivityUncertainty\x12\x36\n\tknowledge\x18\x04 \x01(\x0b\x32#.groundwire.v1.KnowledgeUncertainty\x12:\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32%.groundwire.v1.ExplanationUncertainty\"\x8d\x01\n\x10ModelUncertainty\x12\r\n\x05heads\x18\x01 \x01(\r\x12\x1a\n\x12mutual_information\x18\x02 \x01(\x01\x12\x11\n\tagreement\x18\x03 \x01(\x01\x12\x0e\n\x06\x65nergy\x18\x04 \x01(\x01\x12\x10\n\x08\x64istance\x18\x05 \x01(\x01\x12\x19\n\x11\x64istance_quantile\x18\x06 \x01(\x01\"\x9c\x01\n\x16SensitivityUncertainty\x12\x0e\n\x06margin\x18\x01 \x01(\x01\x12\x15\n\rrobust_margin\x18\x02 \x01(\x01\x12\x14\n\x0crobust_share\x18\x03 \x01(\x01\x12\x0f\n\x07\x63overed\x18\x04 \x01(\x08\x12\x0e\n\x06probes\x18\x05 \x01(\r\x12\x16\n\tflip_rate\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_flip_rate\"j\n\x14KnowledgeUncertainty\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12\x17\n\x0flink_confidence\x18\x02 \x01(\x01\x12\x11\n\tconflicts\x18\x03 \x01(\r\x12\x14\n\x0cnot_in_graph\x18\x04 \x01(\x08\"}\n\x16\x45xplanationUncertainty\x12\x16\n\x0e\x65vidence_count\x18\x01 \x01(\r\x12\x15\n\rmax_relevance\x18\x02 \x01(\x01\x12\x1e\n\x11\x63omprehensiveness\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_comprehensiveness*\x82\x01\n\x0f\x43onformalMethod\x12 \n\x1c\x43ONFORMAL_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONFORMAL_METHOD_LAC\x10\x01\x12\x18\n\x14\x43ONFORMAL_METHOD_APS\x10\x02\x12\x19\n\x15\x43ONFORMAL_METHOD_RAPS\x10\x03*O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_ACCEPT\x10\x01\x12\x14\n\x10\x44\x45\x43ISION_ABSTAIN\x10\x02*\x96\x01\n\rAbstainReason\x12\x1e\n\x1a\x41\x42STAIN_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x42STAIN_REASON_AMBIGUOUS\x10\x01\x12&\n\"ABSTAIN_REASON_OUT_OF_DISTRIBUTION\x10\x02\x12\x1f\n\x1b\x41\x42STAIN_REASON_NOT_GROUNDED\x10\x03\x32\xbd\x01\n\x11PredictionService\x12H\n\x07Predict\x12\x1d.groundwire.v1.PredictRequest\x1a\x1e.groundwire.v1.PredictResponse\x12^\n\rPredictStream\x12#.groundwire.v1.PredictStreamRequest\x1a$.groundwire.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'groundwire.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONFORMALMETHOD']._serialized_start=2292
-  _globals['_CONFORMALMETHOD']._serialized_end=2422
-  _globals['_DECISION']._serialized_start=2424
-  _globals['_DECISION']._serialized_end=2503
-  _globals['_ABSTAINREASON']._serialized_start=2506
-  _globals['_ABSTAINREASON']._serialized_end=2656
+  _globals['_CONFORMALMETHOD']._serialized_start=2339
+  _globals['_CONFORMALMETHOD']._serialized_end=2469
+  _globals['_DECISION']._serialized_start=2471
+  _globals['_DECISION']._serialized_end=2550
+  _globals['_ABSTAINREASON']._serialized_start=2553
+  _globals['_ABSTAINREASON']._serialized_end=2703
   _globals['_PREDICTINPUT']._serialized_start=80
   _globals['_PREDICTINPUT']._serialized_end=138
   _globals['_PREDICTOPTIONS']._serialized_start=140
   _globals['_PREDICTOPTIONS']._serialized_end=264
-  _globals['_PREDICTREQUEST']._serialized_start=266
-  _globals['_PREDICTREQUEST']._serialized_end=390
-  _globals['_PREDICTRESPONSE']._serialized_start=392
-  _globals['_PREDICTRESPONSE']._serialized_end=518
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=521
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=662
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=665
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=867
-  _globals['_PREDICTERROR']._serialized_start=869
-  _globals['_PREDICTERROR']._serialized_end=914
-  _globals['_LABELSCORE']._serialized_start=916
-  _globals['_LABELSCORE']._serialized_end=979
-  _globals['_PREDICTIONSET']._serialized_start=981
-  _globals['_PREDICTIONSET']._serialized_end=1078
-  _globals['_PREDICTION']._serialized_start=1081
-  _globals['_PREDICTION']._serialized_end=1494
-  _globals['_UNCERTAINTY']._serialized_start=1497
-  _globals['_UNCERTAINTY']._serialized_end=1751
-  _globals['_MODELUNCERTAINTY']._serialized_start=1754
-  _globals['_MODELUNCERTAINTY']._serialized_end=1895
-  _globals['_SENSITIVITYUNCERTAINTY']._serialized_start=1898
-  _globals['_SENSITIVITYUNCERTAINTY']._serialized_end=2054
-  _globals['_KNOWLEDGEUNCERTAINTY']._serialized_start=2056
-  _globals['_KNOWLEDGEUNCERTAINTY']._serialized_end=2162
-  _globals['_EXPLANATIONUNCERTAINTY']._serialized_start=2164
-  _globals['_EXPLANATIONUNCERTAINTY']._serialized_end=2289
-  _globals['_PREDICTIONSERVICE']._serialized_start=2659
-  _globals['_PREDICTIONSERVICE']._serialized_end=2848
+  _globals['_PREDICTREQUEST']._serialized_start=267
+  _globals['_PREDICTREQUEST']._serialized_end=414
+  _globals['_PREDICTRESPONSE']._serialized_start=416
+  _globals['_PREDICTRESPONSE']._serialized_end=542
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=545
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=709
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=712
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=914
+  _globals['_PREDICTERROR']._serialized_start=916
+  _globals['_PREDICTERROR']._serialized_end=961
+  _globals['_LABELSCORE']._serialized_start=963
+  _globals['_LABELSCORE']._serialized_end=1026
+  _globals['_PREDICTIONSET']._serialized_start=1028
+  _globals['_PREDICTIONSET']._serialized_end=1125
+  _globals['_PREDICTION']._serialized_start=1128
+  _globals['_PREDICTION']._serialized_end=1541
+  _globals['_UNCERTAINTY']._serialized_start=1544
+  _globals['_UNCERTAINTY']._serialized_end=1798
+  _globals['_MODELUNCERTAINTY']._serialized_start=1801
+  _globals['_MODELUNCERTAINTY']._serialized_end=1942
+  _globals['_SENSITIVITYUNCERTAINTY']._serialized_start=1945
+  _globals['_SENSITIVITYUNCERTAINTY']._serialized_end=2101
+  _globals['_KNOWLEDGEUNCERTAINTY']._serialized_start=2103
+  _globals['_KNOWLEDGEUNCERTAINTY']._serialized_end=2209
+  _globals['_EXPLANATIONUNCERTAINTY']._serialized_start=2211
+  _globals['_EXPLANATIONUNCERTAINTY']._serialized_end=2336
+  _globals['_PREDICTIONSERVICE']._serialized_start=2706
+  _globals['_PREDICTIONSERVICE']._serialized_end=2895
 # @@protoc_insertion_point(module_scope)

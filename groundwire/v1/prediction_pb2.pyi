@@ -187,8 +187,11 @@ class PredictRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model; may be empty when the server holds one model only."""
+    model_version: _builtins.str
+    """Version of the model, as ListModels tells; may be empty: the default one, which is the latest."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictInput]:
         """Inputs, 1 to the server's batch limit (default 64)."""
@@ -203,10 +206,11 @@ class PredictRequest(_message.Message):
         model: _builtins.str = ...,
         inputs: _abc.Iterable[Global___PredictInput] | None = ...,
         options: Global___PredictOptions | None = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "model_version", b"model_version", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,7 +229,7 @@ class PredictResponse(_message.Message):
     model: _builtins.str
     """Model that answered."""
     model_version: _builtins.str
-    """Version of the model that answered, from its manifest."""
+    """Version of the model that answered: that of its manifest, or in a model repository the number of its folder."""
     graph_version: _builtins.str
     """Version of the graph that answered, hexadecimal."""
     @_builtins.property
@@ -258,10 +262,13 @@ class PredictStreamRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the client; the answer carries it. Need not be unique, but answers can't be told apart otherwise."""
     model: _builtins.str
     """Name of the model; may be empty when the server holds one model only."""
+    model_version: _builtins.str
+    """Version of the model, as ListModels tells; may be empty: the default one, which is the latest."""
     @_builtins.property
     def input(self) -> Global___PredictInput:
         """The input."""
@@ -277,10 +284,11 @@ class PredictStreamRequest(_message.Message):
         model: _builtins.str = ...,
         input: Global___PredictInput | None = ...,
         options: Global___PredictOptions | None = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "input", b"input", "model", b"model", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "input", b"input", "model", b"model", "model_version", b"model_version", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,7 +311,7 @@ class PredictStreamResponse(_message.Message):
     model: _builtins.str
     """Model that answered; empty with an error."""
     model_version: _builtins.str
-    """Version of the model that answered; empty with an error."""
+    """Version of the model that answered, as in PredictResponse; empty with an error."""
     graph_version: _builtins.str
     """Version of the graph that answered, hexadecimal; empty with an error."""
     @_builtins.property

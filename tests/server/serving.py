@@ -9,6 +9,8 @@ import onnxruntime as ort
 from groundwire.bundle import INPUTS, OUTPUTS, Bundle
 from groundwire.kg import Retriever
 from groundwire.kg.encode import PairEncoder
+from groundwire.server.app import Server
+from groundwire.server.pipeline import Pipeline
 
 # The model's outputs for one text alone; see the fixture `direct`.
 Direct = Callable[..., dict[str, np.ndarray]]
@@ -42,6 +44,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.001)
+
+
+def only_pipeline(server: Server) -> Pipeline:
+    """That of the one text model that the server holds."""
+    [model] = server.models.all()
+    return model.pipeline
 
 
 def direct_model(bundle: Bundle, retriever: Retriever) -> Direct:

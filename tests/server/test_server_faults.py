@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 from processes import ServeProcess
-from serving import TEXTS, Direct, until
+from serving import TEXTS, Direct, only_pipeline, until
 from test_server_tensors import arrays, request
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -135,7 +135,7 @@ async def test_what_a_killed_client_left_behind_is_dropped(
 ) -> None:
     """The process dies, so no RST_STREAM is sent: the connection just ends."""
     async with Server(config) as server, AsyncClient(server.address) as client:
-        [pipeline] = server.models.all()
+        pipeline = only_pipeline(server)
         gate, started, real, ran = threading.Event(), threading.Event(), pipeline.runtime.run, []
 
         def held(batch):
@@ -172,7 +172,7 @@ async def test_a_reader_that_does_not_read_is_not_read_from(config: ServerConfig
     messages = 3_000
     text = TEXTS[0] + " x" * 500  # an answer holds the mentions and the evidence, some 2 kB
     async with Server(config) as server, AsyncClient(server.address) as other:
-        [pipeline] = server.models.all()
+        pipeline = only_pipeline(server)
         original, read = pipeline.answer, 0
 
         async def answer(inputs, options, deadline):
@@ -254,7 +254,7 @@ async def test_a_client_cancelled_in_the_middle_of_a_stream_leaves_the_queue_emp
             )
 
     async with Server(config) as server, AsyncClient(server.address) as client:
-        [pipeline] = server.models.all()
+        pipeline = only_pipeline(server)
         for leave_after in (1, 2, 7, 20):
             stream = client.predict_stream(ask())
             for _ in range(leave_after):

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving import TEXTS, Direct, until
+from serving import TEXTS, Direct, only_pipeline, until
 
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.app import Server
@@ -27,7 +27,7 @@ class Held:
         self.open = threading.Event()
         self.started = threading.Event()
         self.rows = 0
-        [pipeline] = server.models.all()
+        pipeline = only_pipeline(server)
         self.run: Callable[[Sequence[EncodedPair]], Outputs] = pipeline.runtime.run
         pipeline.runtime.run = self._run  # the real one behind a gate
 
@@ -158,7 +158,7 @@ async def test_a_shutdown_flips_health_refuses_and_answers_what_it_holds(config:
 
         streaming = asyncio.create_task(stream())
         await held.in_flight(2)
-        [pipeline] = held.server.models.all()
+        pipeline = only_pipeline(held.server)
         await until(lambda: len(pipeline.batcher) == 3)  # all three were read
         draining = asyncio.create_task(held.server.drain())
         assert (await watch.read()).status == not_serving

@@ -4,9 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import grpc
-import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from serving import TEXTS
 
@@ -62,17 +60,6 @@ def test_model_service_gives_manifest_and_certificate(client: Client, tiny: Bund
         assert model.manifest == tiny.manifest
         assert model.certificate == tiny.certificate
         assert model.provider == "cpu"
-
-
-def test_health_of_each_service(server: BackgroundServer) -> None:
-    with grpc.insecure_channel(server.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", *SERVICES):
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        with pytest.raises(grpc.RpcError) as unknown:
-            stub.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=20)
-        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 class Reflected:

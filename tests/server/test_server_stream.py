@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 import numpy as np
 import pytest
-from serving import TEXTS, Direct, until
+from serving import TEXTS, Direct, only_pipeline, until
 
 from groundwire.server.app import BackgroundServer, Server
 from groundwire.server.client import AsyncClient, Client, RemoteError
@@ -101,7 +101,7 @@ async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfi
             yield item(number)
 
     async with Server(held) as server, AsyncClient(server.address) as client, asyncio.timeout(60):
-        [pipeline] = server.models.all()
+        pipeline = only_pipeline(server)
         original, most = pipeline.answer, 0
         running = 0
 

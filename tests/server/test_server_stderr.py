@@ -1,0 +1,73 @@
+"""What a server writes to stderr when clients are hostile: lines of its log, and nothing that they sent."""
+
+import json
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from processes import ServeProcess
+from test_server_tensors import request
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from http2_frames import DATA, HEADERS, PREFACE, SETTINGS, call, frame, header_block
+from small_server import LOOKUP, write_lookup
+
+from groundwire.bundle import Bundle
+from groundwire.inference import service_pb2_grpc
+from groundwire.server.client import Client
+
+SECRET = "unheard-of"
+INDEX = 987_654_321
+PREDICT = "/groundwire.v1.PredictionService/Predict"
+OTHER_PATH = frame(
+    HEADERS,
+    0x4,
+    1,
+    header_block(
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", f"/{SECRET}/x"),
+            (":authority", "localhost"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ]
+    ),
+) + frame(DATA, 0x1, 1, b"\0" + struct.pack(">I", 0))
+HOSTILE = (
+    OTHER_PATH,
+    *(b"".join(call(PREDICT, b"", extra=[(name, SECRET)])) for name in ("grpc-timeout", "grpc-encoding", "te")),
+    b"".join(call(PREDICT, SECRET.encode())),
+    SECRET.encode() * 100,
+)
+
+
+@pytest.mark.parametrize("frames", HOSTILE)
+def test_stderr_holds_only_the_log_and_nothing_that_clients_send(
+    tiny: Bundle, graph: Path, tmp_path: Path, frames: bytes
+) -> None:
+    write_lookup(tmp_path / "lookup.onnx")
+    with ServeProcess(tiny.path, graph, "--model", f"{LOOKUP}={tmp_path / 'lookup.onnx'}") as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + frames)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
+        with grpc.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ModelInfer(request(LOOKUP, x=np.full((1, 1), INDEX, np.int64)), timeout=60)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with Client(server.address) as client:
+            assert client.predict(["Paris"]).predictions
+        server.terminate()
+        assert server.wait() == 0
+        assert server.events("stopped")
+        assert server.events("other") == []
+        assert not any(word in json.dumps(server._log) for word in (SECRET, str(INDEX)))
