@@ -8,6 +8,25 @@ from numpy.typing import NDArray
 VERSION: int
 
 def ascii_words(text: str) -> tuple[list[str], list[int], list[int]]: ...
+def features(
+    words: list[str],
+    letters: int,
+    cased: bool,
+    capitals: bool,
+    opening: bool,
+    glued: bool,
+    address: bool,
+    common: int,
+    alone: int,
+    part: bool,
+    edits: int,
+    shared: int,
+    label: str,
+    alternative: bool,
+    label_cased: bool,
+    text_has_capitals: bool,
+    stop_words: frozenset[str],
+) -> list[float]: ...
 def places(table: NDArray[np.uint64], words: Sequence[str]) -> list[int]: ...
 
 class Strings:

@@ -9,6 +9,7 @@ checked, since a folder's content may be damaged.
 from cpython.unicode cimport (
     PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH, PyUnicode_KIND, PyUnicode_READ,
 )
+from libc.math cimport log, log1p
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.algorithm cimport binary_search, lower_bound, partial_sort, sort, unique
 from libcpp.pair cimport pair
@@ -16,7 +17,7 @@ from libcpp.unordered_map cimport unordered_map
 from libcpp.unordered_set cimport unordered_set
 from libcpp.vector cimport vector
 
-VERSION = 1  # raised with every change of a signature here: a build that is left over is not used
+VERSION = 2  # raised with every change of a signature here: a build that is left over is not used
 
 cdef uint64_t BASE = 0x9E3779B97F4A7C15
 cdef uint64_t INVERSE = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
@@ -64,6 +65,49 @@ def ascii_words(str text):
         starts.append(start)
         ends.append(place)
     return words, starts, ends
+
+
+def features(list words, Py_ssize_t letters, bint cased, bint capitals, bint opening, bint glued, bint address,
+             double common, double alone, bint part, Py_ssize_t edits, double shared, str label, bint alternative,
+             bint label_cased, bint text_has_capitals, stop_words):
+    """`surface.features`: how a span is written, and how as the label of an entity, in the order of `FEATURES`."""
+    cdef bint single = len(words) == 1
+    cdef bint lower = label_cased and not cased and text_has_capitals
+    cdef str squeezed = label.replace(" ", "")
+    cdef str joined = words[0] if single else "".join(words)
+    cdef bint respaced = not part and not edits and (joined if single else " ".join(words)) != label
+    cdef bint stop = True
+    for word in words:
+        if word not in stop_words:
+            stop = False
+            break
+    cdef double frequent = log1p(common)
+    return [
+        alternative,
+        part,
+        1.0 - min(1.0, <double>letters / <double>len(squeezed)) if part else 0.0,
+        log(shared) if part else 0.0,
+        log1p(alone) if part else 0.0,
+        part and squeezed.startswith(joined),
+        edits,
+        8.0 * edits / letters,
+        respaced,
+        single,
+        lower,
+        lower and single,
+        lower and (edits > 0 or respaced),
+        lower and (address or glued),
+        capitals and letters > 1 and not label_cased,
+        single and opening and not capitals,
+        frequent,
+        frequent if lower else 0.0,
+        stop,
+        joined.isdigit(),
+        letters <= 3,
+        glued,
+        address,
+        log(<double>letters),
+    ]
 
 
 cdef uint64_t hash_of(str word):

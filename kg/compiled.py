@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
-from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
+from groundwire.kg.index import Facts, Floats, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
 from groundwire.kg.kernel import open_kernel
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
@@ -96,6 +96,8 @@ class CompiledIndex(GraphIndex):
         self._aliases = Aliases(folder)
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
         self._known_words: dict[str, int] = {}
+        self._known_weights: dict[int, float] = {}
+        self._known_spellings: dict[str, list[Spelling]] = {}
         self._known_terms: dict[int, Term] = {}
         self._known_postings: dict[int, tuple[Posting, ...]] = {}
         self._known_statements: dict[Row, tuple[Term, Term, Term, str, str, bool]] = {}
@@ -152,7 +154,16 @@ class CompiledIndex(GraphIndex):
 
     def spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         """For each word the nearest label words; none for a word that labels hold."""
+        known = self._known_spellings
+        new = [word for word in words if word not in known]
+        if new:
+            if len(known) + len(new) > _MOST_WORDS:
+                # A new dictionary, since other threads may still read the old one.
+                known = self._known_spellings = {word: known[word] for word in words if word in known}
+            known.update(zip(new, self._spellings(new), strict=True))
+        return [known[word] for word in words]
 
+    def _spellings(self, words: Sequence[str]) -> list[list[Spelling]]:
         def look_up(wanted: list[str], shortest_for_two: int) -> list[set[str]]:
             entries = (self._tables.misspelt(word, shortest_for_two, LONGEST_FOR_TWO) for word in wanted)
             return [{self._label_words[number] for number in self._spelling_word[some].tolist()} for some in entries]
@@ -257,6 +268,17 @@ class CompiledIndex(GraphIndex):
                 known = self._known_words = {stem: known[stem] for stem in stems if stem in known}
             known.update(zip(new, places(self._vocabulary_hash, new), strict=True))
         return [known.get(stem, -1) for stem in stems]
+
+    def weights(self, words: Ints) -> Floats:
+        """What sharing each word counts for."""
+        known = self._known_weights
+        numbers = words.tolist()
+        new = [number for number in numbers if number not in known]
+        if new:
+            if len(known) + len(new) > _MOST_WORDS:
+                known = self._known_weights = {number: known[number] for number in numbers if number in known}
+            known.update(zip(new, super().weights(np.array(new, dtype=np.int64)).tolist(), strict=True))
+        return np.array([known[number] for number in numbers])
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""

@@ -21,6 +21,7 @@ from groundwire.kg.vectors import Bytes, WordVectors
 from groundwire.kg.verbalise import verbalise
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 # Of a text's words: the first, the last (exclusive), and what the index knows the sequence by.
 Place = tuple[int, int, int]
@@ -180,6 +181,11 @@ class GraphIndex(ABC):
     @abstractmethod
     def frequencies(self, words: Ints) -> Ints:
         """How many triples hold each word in the label of predicate or object. Shape as `words`."""
+
+    def weights(self, words: Ints) -> Floats:
+        """log(1 + N / (1 + n)) for the number n of the graph's N triples that hold each word. Shape as `words`."""
+        total = max(1, self.info.triples)
+        return np.log1p(total / (1.0 + self.frequencies(words)))
 
     @abstractmethod
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:

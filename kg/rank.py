@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwire.kg.index import Facts, GraphIndex, Ints, Row
+from groundwire.kg.index import Facts, Floats, GraphIndex, Ints, Row
 from groundwire.kg.stems import stem
 from groundwire.kg.terms import is_literal
 from groundwire.kg.text import Words
 from groundwire.kg.vectors import NO_VECTORS, similarity
-
-Floats = NDArray[np.float64]
 
 _QUANTITY_WORDS = frozenset(
     """year years month months day days date century decade ago before after than more less least most older younger
@@ -64,12 +62,6 @@ class Query:
     quantity: bool
 
 
-def inverse_frequency(index: GraphIndex, words: Ints) -> Floats:
-    """log(1 + N / (1 + n)) for the number n of the graph's N triples that hold each word. Shape as `words`."""
-    total = max(1, index.info.triples)
-    return np.log1p(total / (1.0 + index.frequencies(words)))
-
-
 def make_query(index: GraphIndex, words: Words) -> Query:
     """The content words of a text that the graph knows."""
     stems = list(map(stem, words.words))
@@ -82,7 +74,7 @@ def make_query(index: GraphIndex, words: Words) -> Query:
         pairs = dict(zip(words.words, stems, strict=True))
         content = [word for word, reduced in pairs.items() if reduced and not reduced[0].isdigit()][:_MOST_CONTENT]
     content_ids = [numbers.get(stem(word), -1) for word in content]
-    return Query(known, inverse_frequency(index, known), numbers, stems, content, content_ids, quantity)
+    return Query(known, index.weights(known), numbers, stems, content, content_ids, quantity)
 
 
 def hits(query: Query, words: Ints, weights: Floats | None = None) -> Floats:

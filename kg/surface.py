@@ -7,6 +7,7 @@ from math import log, log1p
 from groundwire.kg.index import ALTERNATIVE, CASED, GraphIndex, Posting
 from groundwire.kg.labels import ALONE
 from groundwire.kg.match import Span
+from groundwire.kg.native import native
 from groundwire.kg.stems import STOP_WORDS
 from groundwire.kg.text import Words
 
@@ -45,7 +46,7 @@ class Written:
     text: str
     cased: bool
     capitals: bool
-    words: Sequence[str]
+    words: list[str]
     letters: int
     opening: bool
     glued: bool
@@ -86,6 +87,18 @@ def written_spans(index: GraphIndex, text: str, words: Words, places: Sequence[t
 
 def features(written: Written, span: Span, label: str, posting: Posting, text_has_capitals: bool) -> list[float]:
     """The features of a span read as the label of an entity, in the order of `FEATURES`."""
+    if native is not None:
+        found: list[float] = native.features(
+            written.words, written.letters, written.cased, written.capitals, written.opening, written.glued,
+            written.address, written.common, written.alone, span.part, span.edits, span.shared, label,
+            posting.kind == ALTERNATIVE, posting.shape == CASED, text_has_capitals, STOP_WORDS,
+        )  # fmt: skip
+        return found
+    return plain_features(written, span, label, posting, text_has_capitals)
+
+
+def plain_features(written: Written, span: Span, label: str, posting: Posting, text_has_capitals: bool) -> list[float]:
+    """The same without the compiled loops."""
     single = len(written.words) == 1
     lower = posting.shape == CASED and not written.cased and text_has_capitals
     squeezed = label.replace(" ", "")

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.kg.hashing import hash_all
+from groundwire.kg.index import Posting
+from groundwire.kg.match import Span
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.spell import deletions
 from groundwire.kg.strings import Strings
+from groundwire.kg.surface import Written, features, plain_features
 from groundwire.kg.tables import Tables
 from groundwire.kg.text import _ASCII_WORD
 
@@ -132,3 +135,34 @@ def test_a_damaged_array_is_an_error(damaged: str) -> None:
     kernel = native.Kernel(arrays([], []) | wild, b"abc", 58, 10, 10, -1, WEIGHTS)
     with pytest.raises(IndexError):
         kernel.best([0, 2], *asked, False, [], nothing, 5)
+
+
+@needs_native
+@given(
+    st.lists(words, min_size=1, max_size=4),
+    st.lists(st.booleans(), min_size=5, max_size=5),
+    words,
+    st.builds(Posting, st.just(0), st.integers(0, 1), st.integers(0, 1)),
+    st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 3), st.integers(1, 9)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_features_of_a_span_are_pythons(
+    inside: list[str],
+    flags: list[bool],
+    label: str,
+    posting: Posting,
+    counts: tuple[int, int, int, int],
+    part: bool,
+    capitals: bool,
+) -> None:
+    common, alone, edits, shared = counts
+    cased, shouted, opening, glued, address = flags
+    letters = sum(map(len, inside))
+    written = Written("", cased, shouted, inside, letters, opening, glued, address, common, alone)
+    span = Span(0, len(inside), 0, part, edits, shared)
+    label = label.replace(" ", "") or "x"
+    for text in (label, " ".join(inside), f"{label} {inside[0]}"):
+        assert features(written, span, text, posting, capitals) == plain_features(
+            written, span, text, posting, capitals
+        )
