@@ -72,6 +72,11 @@ terms = st.sampled_from([f"<{E}{name}>" for name in "abc"])
 values = st.one_of(terms, st.sampled_from(['"1"', '"01"', '"1"@en', "1", "01", "1.0", '"http://e.org/a"', '"é\\"\\n"']))
 
 
+def _stored(quad: tuple[str, ...]) -> tuple[str, ...]:
+    """The triple as Oxigraph keeps it, which knows integers by their value: 01 is 1."""
+    return *quad[1:3], str(int(quad[3])) if quad[3].isdecimal() else quad[3]
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -80,8 +85,8 @@ values = st.one_of(terms, st.sampled_from(['"1"', '"01"', '"1"@en', "1", "01", "
 )
 def test_nothing_is_lost_or_doubled(tmp_path: Path, quads: list[tuple[str, ...]], union: bool) -> None:
     # What both the default graph and a named one state can't be told apart on a union.
-    named = {quad[1:] for quad in quads if quad[0]}
-    quads = [quad for quad in quads if quad[0] or quad[1:] not in named]
+    named = {_stored(quad) for quad in quads if quad[0]}
+    quads = [quad for quad in quads if quad[0] or _stored(quad) not in named]
     with serve_sparql("\n".join(f"{g} {{ {s} {p} {o} }}" for g, s, p, o in quads), union=union) as server:
         everything(Endpoint(server.url, page=2, retries=0), tmp_path)
         lines = (tmp_path / "all.nq").read_text(encoding="utf-8").splitlines()
