@@ -8,6 +8,7 @@ Triples enter in order of relevance as long as they fit; one that doesn't fit is
 reads half a fact. Only an object of more than `MAX_OBJECT_TOKENS` is cut.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,6 +20,7 @@ from groundwire.kg.types import Evidence
 MAX_OBJECT_TOKENS = 48
 # The text may take this share of a row when there is evidence too; a longer text is cut at its end.
 MAX_TEXT_SHARE = 0.75
+MAX_KEPT_WORD = 64  # code points: what is longer is no word, and would fill the memory for those met before
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,14 @@ class PairEncoder:
         self._pair = _template(self.tokenizer, pair=True)
         if max_tokens < self._pair.specials + 4:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least {self._pair.specials + 4}")
+        self._by_word = _splits_at_spaces(self.tokenizer)
         # Evidence repeats from text to text, and tokenizing is most of the cost of encoding.
         # No method of this object: it would keep itself alive, and what is unloaded should be gone at once.
         self._piece_ids = lru_cache(maxsize=65_536)(partial(_tokenize, self.tokenizer))
 
     def encode(self, text: str, evidence: Sequence[Evidence]) -> EncodedPair:
         """Encode one row. `evidence` is in order of falling relevance and may be empty."""
-        text_ids = _tokenize(self.tokenizer, text)
+        text_ids = self._words_ids(text) if self._by_word else _tokenize(self.tokenizer, text)
         if not evidence:
             room = self.max_tokens - self._single.specials
             return EncodedPair(*self._single.fill(text_ids[:room], ()), (), len(text_ids) > room)
@@ -75,6 +78,13 @@ class PairEncoder:
         if not used:
             kept = text_ids[:room]
         return EncodedPair(*self._pair.fill(kept, evidence_ids), used, len(kept) < len(text_ids))
+
+    def _words_ids(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text whose words don't change each other's: most words were met before."""
+        ids: list[int] = []
+        for word in text.split(" "):
+            ids += self._piece_ids(word) if len(word) <= MAX_KEPT_WORD else _tokenize(self.tokenizer, word)
+        return tuple(ids)
 
     def _write(self, evidence: Sequence[Evidence], room: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Choose the triples that fit in `room` tokens, and write them. Returns (token ids, positions used)."""
@@ -153,6 +163,22 @@ def _template(tokenizer: Tokenizer, *, pair: bool) -> _Template:
     if len(types) != 1 + pair:
         raise ValueError("the tokenizer puts no special token between two sequences, so pairs can't be told apart")
     return _Template(tuple((tuple(ids), tuple(kinds)) for ids, kinds in parts), tuple(types))
+
+
+def _splits_at_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens of a text are those of its parts between spaces: so it is with BERT's own steps.
+
+    Its normaliser looks at one character at a time, its pre-tokenizer ends a word at every space and its model sees one
+    word at a time (Devlin et al. 2019). Of other steps that isn't known.
+    """
+    steps = json.loads(tokenizer.to_str())
+    kinds = [(steps[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
+    added = [token["content"] for token in steps["added_tokens"]]
+    return (
+        kinds[0] in (None, "BertNormalizer")
+        and kinds[1:] == ["BertPreTokenizer", "WordPiece"]
+        and not any(" " in token for token in added)
+    )
 
 
 def _tokenize(tokenizer: Tokenizer, piece: str) -> tuple[int, ...]:

