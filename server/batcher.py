@@ -36,6 +36,7 @@ WINDOW_BATCHES = 4
 # Bounds of the retry hint, in seconds, and the speed that is assumed before the first batch has run.
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
 INITIAL_TOKENS_PER_SECOND = 10_000.0
+_TOO_LATE = "the deadline passed before the model's answer was ready"
 
 _log = logging.getLogger("groundwire.server")
 
@@ -121,19 +122,20 @@ class Batcher(Generic[Result]):
             InferenceError: the model failed on a batch that held one of the rows.
         """
         self._admit(rows)
-        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Result]] = loop.create_future()
         job = _Job(len(rows), future, deadline, record=record or Record())
         line = self._rows.of(priority)
         line.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
         self._wake.set()
         self._statistics.waiting(len(self._rows))
         if deadline is None:
-            return await job.future
+            return await future
+        timer = loop.call_at(deadline, job.fail, DeadlineExceededError(_TOO_LATE))
         try:
-            async with asyncio.timeout_at(deadline):
-                return await job.future
-        except TimeoutError as error:
-            raise DeadlineExceededError("the deadline passed before the model's answer was ready") from error
+            return await future
+        finally:
+            timer.cancel()
 
     def __len__(self) -> int:
         """Rows that wait."""

@@ -159,6 +159,8 @@ def count_conflicts(evidence: Sequence[Evidence]) -> int:
     What was inferred is no statement of a source of its own.
     """
     conflicts = {(triple.subject, triple.predicate) for triple in evidence if triple.conflicting}
+    if len({triple.graph for triple in evidence}) < 2:  # as in most graphs, where no two sources can differ
+        return len(conflicts)
     stated: dict[tuple[Term, Term], dict[str, set[Term]]] = defaultdict(lambda: defaultdict(set))
     for triple in evidence:
         if triple.graph and triple.graph != INFERRED_GRAPH:
