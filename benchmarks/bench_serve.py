@@ -5,9 +5,14 @@
 Two questions are answered against bare ONNX Runtime on rows that were encoded before the clock starts:
 
 - Saturation: CPU time of the bare runs over CPU time of the server process for the same texts. CPU time, so that the
-  load generator, in a process of its own, does not blur it. The bare runs get batches of the size that the server
-  formed on the average, sorted by length within the window in which the server sorts.
-- One client: median latency of the call, minus the median time of the model on the same text alone.
+  load generator, in a process of its own, does not blur it. The bare runs get the very batches that the server formed,
+  which it notes down; `padding` is the share of them that is padding, which both sides pay for.
+  Once with a text a request, once with `TOGETHER` of them.
+- One client: median latency of the call, minus the median time of the model on the same text alone. The model is also
+  timed after pauses as long as those between a client's calls, since a processor that slept is slower at first.
+
+Beside both stands what gRPC takes alone: a server of the same library that answers with as many bytes, at once, or
+after a wait when 32 clients ask.
 
 A third needs no other side:
 
@@ -21,12 +26,15 @@ import argparse
 import asyncio
 import json
 import os
+import pickle
 import platform
 import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,49 +43,102 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
+PAUSE = 0.002  # seconds; about what one client and the server need between two runs of the model
+ANSWER_BYTES = 1400  # of one text's answer
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Serving:
-    """`groundwire serve` in a process of its own."""
+# `groundwire serve`, which also notes when each batch was run and what rows it held, and writes that down at its end.
+NOTED = """
+import atexit, pickle, sys, time
+from pathlib import Path
+from groundwire.cli.serve import serve
+from groundwire.server.runtime import Runtime
 
-    def __init__(self, bundle: str, graph: str) -> None:
+batches, run = [], Runtime.run
+
+def noted(self, rows):
+    batches.append((time.time(), rows))
+    return run(self, rows)
+
+def write():
+    plain = [(when, [(row.ids, row.type_ids) for row in rows]) for when, rows in batches]
+    Path(path).write_bytes(pickle.dumps(plain))
+
+Runtime.run = noted
+path = sys.argv.pop(1)
+atexit.register(write)
+serve()
+"""
+# The least that a server of this library does: no model, no parsing. It waits so long, and answers with so many bytes.
+ECHO = """
+import asyncio, sys, grpc, uvloop
+
+wait, size = float(sys.argv[1]), int(sys.argv[2])
+
+async def answer(content, context):
+    if wait:
+        await asyncio.sleep(wait)
+    return b"x" * size
+
+async def main():
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Echo", {"Echo": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+uvloop.run(main())
+"""
+TOGETHER = 4  # texts of a request, in the second measurement at saturation
+Row = tuple[list[int], list[int]]  # token ids, type ids
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of all threads of a process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Serving:
+    """`groundwire serve` in a process of its own, and the batches that it ran, once it was stopped."""
+
+    def __init__(self, bundle: str, graph: str, notes: Path) -> None:
         options = ("--bundle", bundle, "--graph", graph, "--listen", "127.0.0.1:0", "--threads", "1")
-        command = [sys.executable, "-c", "from groundwire.cli.serve import serve; serve()", *options]
+        self._notes = notes
+        command = [sys.executable, "-c", NOTED, str(notes), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("listening on ").strip()
 
     def cpu(self) -> float:
         """Seconds of all its threads, user and system."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def rows_and_runs(self) -> tuple[int, int]:
-        from groundwire.inference import service_pb2, service_pb2_grpc
-
-        with grpc.insecure_channel(self.address) as channel:
-            stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            [found] = stub.ModelStatistics(service_pb2.ModelStatisticsRequest()).model_stats
-        return found.inference_count, found.execution_count
+        return cpu_of(self.process.pid)
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait()
 
+    def batches(self, start: float, end: float) -> list[list[Row]]:
+        """Those run between two moments, in seconds since 1970."""
+        found = pickle.loads(self._notes.read_bytes())
+        return [rows for when, rows in found if start <= when <= end]
 
-async def ask(address: str, texts: list[str], clients: int) -> list[float]:
-    """Ask for each text in a request of its own, `clients` at a time. Latencies in seconds."""
+
+async def ask(address: str, texts: list[str], clients: int, together: int = 1) -> list[float]:
+    """Ask for the texts, so many in a request, `clients` at a time. Latencies in seconds."""
     from groundwire.server.client import AsyncClient
 
-    waiting = iter(texts)
+    waiting = iter([texts[start : start + together] for start in range(0, len(texts), together)])
     latencies: list[float] = []
     async with AsyncClient(address) as client:
 
         async def work() -> None:
-            for text in waiting:
+            for some in waiting:
                 started = time.perf_counter()
-                await client.predict([text])
+                await client.predict(some)
                 latencies.append(time.perf_counter() - started)
 
         await asyncio.gather(*(work() for _ in range(clients)))
@@ -102,6 +163,38 @@ async def ask_at(address: str, texts: list[str], rate: float) -> list[float]:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.append(asyncio.create_task(one(text, due)))
         await asyncio.gather(*tasks)
+    return latencies
+
+
+def echo(wait: float, clients: int, calls: int) -> tuple[float, float]:
+    """What gRPC takes alone: median latency in seconds beyond `wait`, and CPU seconds of the server for a call."""
+    command = [sys.executable, "-c", ECHO, str(wait), str(ANSWER_BYTES)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    try:
+        asyncio.run(ask_echo(address, clients, 3 * clients))
+        before = cpu_of(process.pid)
+        latencies = asyncio.run(ask_echo(address, clients, calls))
+        return statistics.median(latencies) - wait, (cpu_of(process.pid) - before) / len(latencies)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def ask_echo(address: str, clients: int, calls: int) -> list[float]:
+    """Latencies in seconds."""
+    latencies: list[float] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary("/Echo/Echo")
+
+        async def work() -> None:
+            for _ in range(calls // clients):
+                started = time.perf_counter()
+                await call(b"y" * 80, timeout=30)
+                latencies.append(time.perf_counter() - started)
+
+        await asyncio.gather(*(work() for _ in range(clients)))
     return latencies
 
 
@@ -166,17 +259,20 @@ class Bare:
         self._pad = encoder.pad_id
         retriever = open_graph(Path(graph))
         top_k = opened.manifest.inputs.top_k
-        self.rows = [encoder.encode(text, retriever.ground(text, top_k).evidence) for text in texts]
+        self.rows = [
+            (row.ids, row.type_ids)
+            for row in (encoder.encode(text, retriever.ground(text, top_k).evidence) for text in texts)
+        ]
         retriever.close()
 
-    def batch(self, rows: list[Any]) -> dict[str, np.ndarray]:
+    def batch(self, rows: list[Row]) -> dict[str, np.ndarray]:
         from groundwire.bundle import INPUTS
 
-        feed = np.zeros((3, len(rows), max(len(row.ids) for row in rows)), np.int64)
+        feed = np.zeros((3, len(rows), max(len(ids) for ids, _ in rows)), np.int64)
         feed[0] = self._pad
-        for at, row in enumerate(rows):
-            size = len(row.ids)
-            feed[0, at, :size], feed[1, at, :size], feed[2, at, :size] = row.ids, 1, row.type_ids
+        for at, (ids, type_ids) in enumerate(rows):
+            size = len(ids)
+            feed[0, at, :size], feed[1, at, :size], feed[2, at, :size] = ids, 1, type_ids
         return dict(zip(INPUTS, feed, strict=True))
 
     def run(self, feed: dict[str, np.ndarray]) -> float:
@@ -186,14 +282,9 @@ class Bare:
         self._session.run(list(OUTPUTS), feed)
         return time.perf_counter() - started
 
-    def cpu_of_all(self, size: int, window: int) -> float:
-        """CPU seconds for all rows in batches of `size`, sorted by length within each `window` rows."""
-        ordered = [
-            row
-            for start in range(0, len(self.rows), window)
-            for row in sorted(self.rows[start : start + window], key=lambda row: len(row.ids))
-        ]
-        feeds = [self.batch(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    def cpu_of_all(self, batches: list[list[Row]]) -> float:
+        """CPU seconds for all batches."""
+        feeds = [self.batch(rows) for rows in batches]
         for feed in feeds[:5]:
             self.run(feed)
         before = time.process_time()
@@ -202,32 +293,82 @@ class Bare:
         return time.process_time() - before
 
 
+def padding(batches: list[list[Row]]) -> float:
+    """Share of the tokens of all batches that is padding."""
+    whole = sum(len(rows) * max(len(ids) for ids, _ in rows) for rows in batches)
+    return 1 - sum(len(ids) for rows in batches for ids, _ in rows) / whole
+
+
+@dataclass(frozen=True, slots=True)
+class Saturated:
+    """One run at saturation: when, and what it took. `cpu` is the server's seconds; `busy` the share of others."""
+
+    texts: int
+    started: float
+    ended: float
+    cpu: float
+    busy: float
+
+    @property
+    def rate(self) -> float:
+        """Texts a second."""
+        return self.texts / (self.ended - self.started)
+
+
+def saturate(server: Serving, texts: list[str], clients: int, together: int) -> Saturated:
+    """Ask with all clients at once."""
+    busy, there = machine_cpu()
+    mine = server.cpu() + time.process_time()
+    cpu, started = server.cpu(), time.time()
+    asyncio.run(ask(server.address, texts, clients, together))
+    ended, cpu = time.time(), server.cpu() - cpu
+    busy_after, there_after = machine_cpu()
+    others = (busy_after - busy) - (server.cpu() + time.process_time() - mine)
+    return Saturated(len(texts), started, ended, cpu, max(others, 0) / (there_after - there))
+
+
+def judged(run: Saturated, batches: list[list[Row]], bare: Bare) -> dict[str, float]:
+    """A run beside the bare model on the same batches."""
+    bare_cpu = bare.cpu_of_all(batches)
+    return {
+        "texts_per_second": round(run.rate, 1),
+        "batch_rows_mean": round(statistics.mean(len(rows) for rows in batches), 2),
+        "padding": round(padding(batches), 3),
+        "server_cpu_ms_per_text": round(1000 * run.cpu / run.texts, 3),
+        "bare_cpu_ms_per_text": round(1000 * bare_cpu / run.texts, 3),
+        "bare_over_server": round(bare_cpu / run.cpu, 3),
+        "busy": round(run.busy, 3),
+    }
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     lines = Path(arguments.texts).read_text(encoding="utf-8").splitlines()
     known = [json.loads(line)["text"] for line in lines]
     texts = [known[number % len(known)] for number in range(arguments.requests)]
     bare = Bare(arguments.bundle, arguments.graph, texts)
-    server = Serving(arguments.bundle, arguments.graph)
+    notes = tempfile.NamedTemporaryFile(suffix=".batches")  # noqa: SIM115 - closed, and gone, with the measurement
+    server = Serving(arguments.bundle, arguments.graph, Path(notes.name))
     try:
         asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
-        busy, there = machine_cpu()
-        mine = server.cpu() + time.process_time()
-        cpu, (rows, runs), started = server.cpu(), server.rows_and_runs(), time.perf_counter()
-        asyncio.run(ask(server.address, texts, arguments.clients))
-        wall, cpu = time.perf_counter() - started, server.cpu() - cpu
-        rows, runs = (now - before for now, before in zip(server.rows_and_runs(), (rows, runs), strict=True))
-        busy_after, there_after = machine_cpu()
-        others = (busy_after - busy) - (server.cpu() + time.process_time() - mine)
-        size = max(1, round(rows / runs))
-        bare_cpu = bare.cpu_of_all(size, arguments.clients)
-        loaded = open_loop(server.address, texts, len(texts) / wall, [0.2, 0.4, 0.6, 0.8])
+        singles = saturate(server, texts, arguments.clients, 1)
+        several = saturate(server, texts, max(1, arguments.clients // TOGETHER), TOGETHER)
+        loaded = open_loop(server.address, texts, singles.rate, [0.2, 0.4, 0.6, 0.8])
         alone = texts[:WARM_UP]
         asyncio.run(ask(server.address, alone, 1))
         latencies = asyncio.run(ask(server.address, alone, 1))
     finally:
         server.stop()
-    model = [bare.run(bare.batch([row])) for row in bare.rows[: len(alone)]]
-    lengths = [len(row.ids) for row in bare.rows]
+    saturated = {
+        name: judged(some, server.batches(some.started, some.ended), bare)
+        for name, some in (("saturation", singles), (f"saturation_{TOGETHER}_texts_a_request", several))
+    }
+    notes.close()
+    feeds = [bare.batch([row]) for row in bare.rows[: len(alone)]]
+    model = statistics.median(map(bare.run, feeds))
+    rested = statistics.median(bare.run(feed) for feed in feeds if not time.sleep(PAUSE))
+    floor, _ = echo(0.0, 1, 600)
+    _, floor_cpu = echo(0.1, arguments.clients, 60 * arguments.clients)
+    lengths = [len(ids) for ids, _ in bare.rows]
     return {
         "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "command": [
@@ -243,19 +384,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "different": len(set(texts)),
             "tokens_mean": round(statistics.mean(lengths), 1),
         },
-        "busy": round(max(others, 0) / (there_after - there), 3),
-        "saturation": {
-            "requests_per_second": round(len(texts) / wall, 1),
-            "batch_rows_mean": round(rows / runs, 2),
-            "server_cpu_ms_per_text": round(1000 * cpu / len(texts), 3),
-            "bare_cpu_ms_per_text": round(1000 * bare_cpu / len(texts), 3),
-            "bare_over_server": round(bare_cpu / cpu, 3),
-        },
+        **saturated,
         "open_loop": loaded,
         "one_client": {
             "latency_p50_ms": round(1000 * statistics.median(latencies), 3),
-            "model_p50_ms": round(1000 * statistics.median(model), 3),
-            "beyond_model_p50_ms": round(1000 * (statistics.median(latencies) - statistics.median(model)), 3),
+            "model_p50_ms": round(1000 * model, 3),
+            "model_after_pauses_p50_ms": round(1000 * rested, 3),
+            "beyond_model_p50_ms": round(1000 * (statistics.median(latencies) - model), 3),
+            "beyond_model_after_pauses_p50_ms": round(1000 * (statistics.median(latencies) - rested), 3),
+        },
+        "grpc_alone": {
+            "one_client_p50_ms": round(1000 * floor, 3),
+            "server_cpu_ms_per_call": round(1000 * floor_cpu, 3),
         },
     }
 
