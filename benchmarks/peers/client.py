@@ -1,12 +1,13 @@
 """A closed loop of the Open Inference Protocol through Triton's own client, for bench_peers.py.
 
 It reads one order a line from stdin, {"address", "model", "inputs", "output", "clients", "warm_up", "seconds"}, and
-answers each with a line of JSON. `inputs` are [name, datatype, nested lists]. One process asks every server, so that all
-of them meet the same client in the same state.
+answers each with a line of JSON. `inputs` are [name, datatype, nested lists]. One process asks every server, so that
+all of them meet the same client in the same state.
 """
 
 import asyncio
 import gc
+import itertools
 import json
 import sys
 import time
@@ -45,7 +46,8 @@ async def ask(order: dict) -> dict:
 
         async def loop(seconds: float) -> list[float]:
             end = time.perf_counter() + seconds
-            return sum(await asyncio.gather(*(work(end) for _ in range(order["clients"]))), [])
+            found = await asyncio.gather(*(work(end) for _ in range(order["clients"])))
+            return list(itertools.chain.from_iterable(found))
 
         first = await infer()
         await loop(order["warm_up"])
