@@ -1,7 +1,7 @@
 """The models that answer now, by name and version, each kept open for as long as somebody uses it."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from groundwire.server.errors import ConfigurationError, ModelNotReadyError, UnknownModelError
 from groundwire.server.live import Lease
@@ -56,20 +56,14 @@ class Catalog:
             self._waiting[name] = reason
         self._changed()
 
-    @contextmanager
-    def lease(self, name: str, version: str) -> Iterator[Servable]:
+    def lease(self, name: str, version: str) -> AbstractContextManager[Servable]:
         """Keep a model open until the block ends, whatever replaces it. An empty version means the default one.
 
         Raises:
             ModelNotReadyError: the model is known, and no version of it answers now.
             UnknownModelError: there is none of that name, or no such version.
         """
-        lease = self._lease(name, version)
-        lease.hold()
-        try:
-            yield lease.value
-        finally:
-            lease.drop()
+        return self._lease(name, version)
 
     def get(self, name: str, version: str) -> Servable:
         """As `lease`, for what takes no time."""

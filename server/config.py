@@ -30,9 +30,9 @@ class Limits:
 
     `text_length` is in Unicode code points, `message_bytes` in bytes of one protobuf message. `batch_rows` and
     `batch_tokens` bound one run of the model: rows, and rows times the tokens of the longest. `queue_rows` may wait
-    for a model at once. An idle model waits at most `batch_delay` seconds for more rows; 0: it runs at once. Requests
-    have one of `priority_levels` priorities. What warms a model up may take `warm_up_seconds`; 0: nothing does.
-    `drain_seconds` is how long a shutdown waits for what is in flight.
+    for a model at once, and of plain tensors `queue_bytes`. An idle model waits at most `batch_delay` seconds for more
+    rows; 0: it runs at once. Requests have one of `priority_levels` priorities. What warms a model up may take
+    `warm_up_seconds`; 0: nothing does. `drain_seconds` is how long a shutdown waits for what is in flight.
     """
 
     text_length: int = 10_000
@@ -42,6 +42,7 @@ class Limits:
     batch_rows: int = 64
     batch_tokens: int = 8_192
     queue_rows: int = 4_096
+    queue_bytes: int = 256 * 1024 * 1024
     drain_seconds: float = 30.0
     batch_delay: float = 0.0
     priority_levels: int = 1

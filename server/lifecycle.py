@@ -1,8 +1,6 @@
 """What is in flight, and the way to stop: refuse what is new, answer what was accepted."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from groundwire.server.errors import ShuttingDownError
 
@@ -17,24 +15,25 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Hold one call open.
+    def enter(self) -> "Gate":
+        """Hold one call open, to the end of a `with` block.
 
         Raises:
-            ShuttingDownError: the gate is closed.
+            ShuttingDownError: on entering the block: the gate is closed.
         """
+        return self
+
+    def __enter__(self) -> None:
         if self.closing.is_set():
             self._refused_at = asyncio.get_running_loop().time()
             raise ShuttingDownError("the server is shutting down; try again, or another server")
         self.in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
 
     async def close(self, seconds: float) -> int:
         """Let nobody in any more, and wait at most `seconds` for those inside. Returns how many are left."""

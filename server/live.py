@@ -42,7 +42,7 @@ class Reloads(Protocol):
 
 
 class Lease(Generic[Value]):
-    """One value and who uses it. All but `run` for one event loop's thread."""
+    """One value and who uses it; a `with` block is one user. All but `run` for one event loop's thread."""
 
     def __init__(self, value: Value, release: Callable[[Value], None]) -> None:
         self.value = value
@@ -59,6 +59,13 @@ class Lease(Generic[Value]):
         if not self._users:
             self._release(self.value)
             del self.value
+
+    def __enter__(self) -> Value:
+        self.hold()
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
 
     async def run(
         self, executor: Executor, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs

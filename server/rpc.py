@@ -41,9 +41,11 @@ def unary(
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A handler that answers one message of `kind` with one message; without a gate, also while the server drains."""
 
+    entry = gate.enter() if gate else nullcontext()
+
     async def handle(content: bytes, context: Context) -> bytes | None:
         try:
-            with gate.enter() if gate else nullcontext():
+            with entry:
                 return (await method(parse(kind, content), _deadline(context))).SerializeToString()
         except Exception as error:  # the one place where errors become statuses
             await abort(context, error)

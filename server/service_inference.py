@@ -7,6 +7,7 @@ Specification: https://github.com/kserve/open-inference-protocol, with the exten
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -33,9 +34,10 @@ from groundwire.server.servable import Servable
 from groundwire.server.service_repository import RepositoryService
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
-from groundwire.server.tensors import decode_inputs, encode
+from groundwire.server.tensors import Array, decode_inputs, encode
 
 NAME = "inference.GRPCInferenceService"
+_MOST_BEGUN = 256
 
 _SHARED_MEMORY = tuple(
     f"{kind}SharedMemory{method}" for kind in ("System", "Cuda") for method in ("Status", "Register", "Unregister")
@@ -65,6 +67,7 @@ class InferenceService:
         self._repository = repository
         self._limits = limits
         self._gate = gate
+        self._answers: WeakKeyDictionary[Servable, _Answers] = WeakKeyDictionary()
 
     def handlers(self) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""
@@ -98,30 +101,19 @@ class InferenceService:
             return await self._infer(model, request, deadline)
 
     async def _infer(self, model: Servable, request: pb.ModelInferRequest, deadline: Deadline) -> pb.ModelInferResponse:
-        specs = {spec.name: spec for spec in model.outputs}
-        wanted = list(dict.fromkeys(output.name for output in request.outputs)) or list(specs)
-        for name in wanted:
-            if name not in specs:
-                raise InvalidRequestError(name[:128], f"is no output of this model; it gives {', '.join(specs)}")
-        for output in request.outputs:
-            if "shared_memory_region" in output.parameters:
-                raise UnsupportedError(f"{output.name}: shared memory is not offered; outputs come in the response")
+        answers = self._answers.get(model)
+        if answers is None:
+            answers = self._answers[model] = _Answers(model)
+        wanted = answers.wanted(request)
         inputs = decode_inputs(request, model.inputs)
         if model.max_batch and any(array.shape[0] > model.max_batch for array in inputs.values()):
             raise InvalidRequestError(request.inputs[0].name, f"has more than {model.max_batch} rows; send fewer")
         arrays = await model.infer(inputs, wanted, request.parameters, _earliest(deadline, request))
-        return pb.ModelInferResponse(
-            model_name=model.name,
-            model_version=model.version,
-            id=request.id,
-            outputs=[
-                pb.ModelInferResponse.InferOutputTensor(
-                    name=name, datatype=specs[name].datatype, shape=arrays[name].shape
-                )
-                for name in wanted
-            ],
-            raw_output_contents=[encode(arrays[name]) for name in wanted],
-        )
+        response = answers.begin(wanted, arrays)
+        if request.id:
+            response.id = request.id
+        response.raw_output_contents.extend([encode(arrays[name]) for name in wanted])
+        return response
 
     def _infer_stream(
         self, contents: AsyncIterator[bytes], deadline: Deadline
@@ -177,6 +169,49 @@ class InferenceService:
             one = self._catalog.get(request.name, request.version)
             models = [one] if request.version else [model for model in models if model.name == one.name]
         return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in models])
+
+
+class _Answers:
+    """What the answers of one model have in common: they differ in little but their numbers."""
+
+    def __init__(self, model: Servable) -> None:
+        self._name, self._version = model.name, model.version
+        self._specs = {spec.name: spec for spec in model.outputs}
+        self._all = tuple(self._specs)
+        self._begun: dict[tuple[Any, ...], bytes] = {}
+
+    def wanted(self, request: pb.ModelInferRequest) -> tuple[str, ...]:
+        """The outputs that a request asks for, or all.
+
+        Raises:
+            InvalidRequestError: one is no output of the model.
+            UnsupportedError: one shall go to shared memory.
+        """
+        if not request.outputs:
+            return self._all
+        wanted: dict[str, None] = {}
+        for output in request.outputs:
+            name = output.name
+            if name not in self._specs:
+                raise InvalidRequestError(name[:128], f"is no output of this model; it gives {', '.join(self._specs)}")
+            if "shared_memory_region" in output.parameters:
+                raise UnsupportedError(f"{name}: shared memory is not offered; outputs come in the response")
+            wanted[name] = None
+        return tuple(wanted)
+
+    def begin(self, wanted: tuple[str, ...], arrays: Mapping[str, Array]) -> pb.ModelInferResponse:
+        """A response with everything but the id and the contents. To read one back is quicker than to fill it in."""
+        key = (wanted, *[arrays[name].shape for name in wanted])
+        begun = self._begun.get(key)
+        if begun is None:
+            made = pb.ModelInferResponse(model_name=self._name, model_version=self._version)
+            for name in wanted:
+                made.outputs.add(name=name, datatype=self._specs[name].datatype, shape=arrays[name].shape)
+            begun = made.SerializeToString()
+            if len(self._begun) >= _MOST_BEGUN:  # clients choose sizes and outputs
+                self._begun.clear()
+            self._begun[key] = begun
+        return pb.ModelInferResponse.FromString(begun)
 
 
 def _earliest(deadline: Deadline, request: pb.ModelInferRequest) -> Deadline:

@@ -6,8 +6,7 @@ ModelStatistics tells of these numbers as they are.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,17 +85,12 @@ class Statistics:
         self.runs = 0
         self.last_run = 0.0  # seconds since 1970
 
-    @contextmanager
-    def request(self) -> Iterator[Record]:
+    def request(self) -> "_Request":
         """Time one request: answered when the block ends, failed when it raises. The block fills in the stages."""
-        record = Record(call=CURRENT.get())
-        try:
-            yield record
-        except BaseException as error:  # a request that was cancelled was not answered either
-            self.fail.add(record.since())
-            if record.call is not None:
-                record.call.ended(self.model, record, type(error).__name__)
-            raise
+        return _Request(self)
+
+    def answered(self, record: Record) -> None:
+        """Count a request that was answered."""
         self.compute_input.add(record.ground + record.encode)
         self.queue.add(record.queue)
         self.compute_infer.add(record.infer)
@@ -106,6 +100,12 @@ class Statistics:
             self.sink.answered(record)
         if record.call is not None:
             record.call.ended(self.model, record)
+
+    def failed(self, record: Record, kind: str) -> None:
+        """Count one that was not, with the kind of its error."""
+        self.fail.add(record.since())
+        if record.call is not None:
+            record.call.ended(self.model, record, kind)
 
     def ran(self, rows: int, tokens: int, seconds: float) -> None:
         """Count one run of the model, of `rows` rows that hold `tokens` tokens without padding."""
@@ -126,3 +126,22 @@ class Statistics:
         if self.sink is not None:
             for prediction in predictions:
                 self.sink.predicted(prediction)
+
+
+class _Request:
+    """A request that is under way. A class, because a generator costs three times as much."""
+
+    __slots__ = ("_record", "_statistics")
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._record = Record(call=CURRENT.get())
+
+    def __enter__(self) -> Record:
+        return self._record
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._statistics.answered(self._record)
+        else:  # a request that was cancelled was not answered either
+            self._statistics.failed(self._record, kind.__name__)

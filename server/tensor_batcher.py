@@ -27,6 +27,8 @@ from groundwire.server.trace import trace_fields
 
 Tensors = Mapping[str, Array]
 Run = Callable[[Tensors], Awaitable[dict[str, Array]]]
+# Runs the model at once, or gives none where that might hold up the event loop.
+RunNow = Callable[[Tensors], dict[str, Array] | None]
 
 # Bounds of the retry hint, in seconds, and the speed that is assumed before the first batch has run.
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
@@ -42,6 +44,7 @@ class _Job:
     future: asyncio.Future[dict[str, Array]]
     deadline: float | None
     record: Record
+    size: int = 0  # of the inputs, in bytes
     queued: float = field(default_factory=time.perf_counter)
 
     def joins(self, other: "_Job") -> bool:
@@ -58,18 +61,23 @@ class TensorBatcher:
 
     Args:
         run: runs the model once.
-        limits: `batch_rows`, `batch_delay`, `queue_rows` and `priority_levels` apply.
+        limits: `batch_rows`, `batch_delay`, `queue_rows`, `queue_bytes` and `priority_levels` apply.
         statistics: where the runs are counted.
         batched: whether tensors may be joined along the first axis; else each request runs alone, as one row.
+        run_now: how to run what takes less time than to wait for a thread; none: everything goes through `run`.
     """
 
-    def __init__(self, run: Run, limits: Limits, statistics: Statistics, *, batched: bool) -> None:
+    def __init__(
+        self, run: Run, limits: Limits, statistics: Statistics, *, batched: bool, run_now: RunNow | None = None
+    ) -> None:
         self._run = run
+        self._run_now = run_now
         self._limits = limits
         self._statistics = statistics
         self._batched = batched
         self._jobs: PriorityQueue[_Job] = PriorityQueue(limits.priority_levels, lambda job: job.queued)
         self._waiting = 0  # rows of all jobs
+        self._waiting_bytes = 0  # of their inputs
         self._wake = asyncio.Event()
         self._closing = False
         self._rows_per_second = INITIAL_ROWS_PER_SECOND
@@ -89,16 +97,21 @@ class TensorBatcher:
         """
         if self._closing:
             raise ShuttingDownError("the model is being unloaded; try another server")
-        counts = {name: array.shape[0] for name, array in inputs.items()} if self._batched else {"": 1}
-        rows = next(iter(counts.values()))
-        for name, count in counts.items():
-            if count != rows:
-                raise InvalidRequestError(name, f"has {count} rows, and {next(iter(counts))} has {rows}")
-        self._check_room(rows)
-        job = _Job(inputs, rows, asyncio.get_running_loop().create_future(), deadline, record)
+        rows = self._rows(inputs)
+        loop = asyncio.get_running_loop()
+        if self._run_now is not None and not self._waiting and not self._limits.batch_delay:
+            if deadline is not None and deadline <= loop.time():
+                raise DeadlineExceededError("the deadline passed before the model's answer was ready")
+            if (outputs := self._at_once(self._run_now, inputs, rows, record)) is not None:
+                return outputs
+        size = sum(map(_bytes, inputs.values()))
+        self._check_room(rows, size)
+        job = _Job(inputs, rows, loop.create_future(), deadline, record, size)
         self._jobs.of(priority).append(job)
-        self._count(rows)
+        self._count(rows, size)
         self._wake.set()
+        if deadline is None:
+            return await job.future
         try:
             async with asyncio.timeout_at(deadline):
                 return await job.future
@@ -111,18 +124,54 @@ class TensorBatcher:
         self._wake.set()
         await self._owner
 
-    def _check_room(self, rows: int) -> None:
-        if self._waiting + rows > self._limits.queue_rows:
-            self._drop_dead()
-        if self._waiting + rows > self._limits.queue_rows:
-            retry_after = min(max(self._waiting / self._rows_per_second, MIN_RETRY), MAX_RETRY)
-            raise QueueFullError(
-                f"{self._waiting} rows wait for the model and {rows} more do not fit; retry in {retry_after:.2f} s",
-                retry_after,
-            )
+    def _rows(self, inputs: Tensors) -> int:
+        if not self._batched:
+            return 1
+        rows = -1
+        for name, array in inputs.items():
+            count = array.shape[0]
+            if rows < 0:
+                rows = count
+            elif count != rows:
+                raise InvalidRequestError(name, f"has {count} rows, and {next(iter(inputs))} has {rows}")
+        return rows
 
-    def _count(self, rows: int) -> None:
+    def _at_once(self, run_now: RunNow, inputs: Tensors, rows: int, record: Record) -> dict[str, Array] | None:
+        """Run a request that nobody waits before, without a detour over the queue; none: it has to take it."""
+        started = time.perf_counter()
+        try:
+            outputs = run_now(inputs)
+            if outputs is None:
+                return None
+            if self._batched:
+                _check_rows(outputs, rows)
+        except Exception as error:
+            raise _known(error, record) from error
+        record.infer = time.perf_counter() - started
+        self._statistics.ran(rows, 0, record.infer)
+        return outputs
+
+    def _check_room(self, rows: int, size: int) -> None:
+        if not self._fits(rows, size):
+            self._drop_dead()
+        if not self._fits(rows, size):
+            retry_after = min(max(self._waiting / self._rows_per_second, MIN_RETRY), MAX_RETRY)
+            what = (
+                f"{self._waiting} rows wait for the model and {rows} more do not fit"
+                if self._waiting + rows > self._limits.queue_rows
+                else f"{self._waiting_bytes} bytes of tensors wait for the model and {size} more do not fit into the "
+                f"{self._limits.queue_bytes} bytes of its queue"
+            )
+            raise QueueFullError(f"{what}; retry in {retry_after:.2f} s", retry_after)
+
+    def _fits(self, rows: int, size: int) -> bool:
+        return (
+            self._waiting + rows <= self._limits.queue_rows and self._waiting_bytes + size <= self._limits.queue_bytes
+        )
+
+    def _count(self, rows: int, size: int) -> None:
         self._waiting += rows
+        self._waiting_bytes += size
         self._statistics.waiting(self._waiting)
 
     async def _own(self) -> None:
@@ -165,14 +214,14 @@ class TensorBatcher:
                 else:
                     left.append(job)
             level.extendleft(reversed(left))
-        self._count(-rows)
+        self._count(-rows, -sum(job.size for job in batch))
         return batch
 
     def _drop_dead(self) -> None:
         now = asyncio.get_running_loop().time()
         dead = self._jobs.drop(lambda job: job.is_dead(now))
         if dead:
-            self._count(-sum(job.rows for job in dead))
+            self._count(-sum(job.rows for job in dead), -sum(job.size for job in dead))
 
     async def _run_batch(self, batch: list[_Job]) -> None:
         started = time.perf_counter()
@@ -183,19 +232,17 @@ class TensorBatcher:
             inputs = batch[0].inputs
             if len(batch) > 1:
                 inputs = {name: np.concatenate([job.inputs[name] for job in batch]) for name in inputs}
-            outputs = await self._run(inputs)
+            outputs = self._run_now(inputs) if self._run_now is not None else None
+            if outputs is None:
+                outputs = await self._run(inputs)
             if self._batched:
                 _check_rows(outputs, rows)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if len(batch) > 1:
                 await self._run_each(batch)
                 return
-            if not isinstance(error, InferenceError | InvalidRequestError):
-                fields = trace_fields(job.record.call for job in batch)
-                _log.error("bug", exc_info=error, extra={"fields": fields})
-                error = InferenceError("the model failed on a batch")
             if not batch[0].future.done():
-                batch[0].future.set_exception(error)
+                batch[0].future.set_exception(_known(error, batch[0].record))
             return
         elapsed = max(time.perf_counter() - started, 1e-6)
         self._rows_per_second += 0.2 * (rows / elapsed - self._rows_per_second)
@@ -222,3 +269,16 @@ def _check_rows(outputs: Tensors, rows: int) -> None:
             raise InferenceError(
                 f"the model gave {name} the shape {list(array.shape)} for {rows} rows: its first axis is no batch axis"
             )
+
+
+def _known(error: Exception, record: Record) -> Exception:
+    """What a client is told of a run that failed. What nobody expected is logged."""
+    if isinstance(error, InferenceError | InvalidRequestError):
+        return error
+    _log.error("bug", exc_info=error, extra={"fields": trace_fields([record.call])})
+    return InferenceError("the model failed on a batch")
+
+
+def _bytes(array: Array) -> int:
+    """What an input takes in memory; of strings, what they hold and the references to them."""
+    return array.nbytes if array.dtype != object else array.nbytes + sum(map(len, array.flat))

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from groundwire.bundle import MODEL
 from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import ConfigurationError, InferenceError, InvalidRequestError, ProviderError
+from groundwire.server.pace import Pace
 from groundwire.server.priorities import requested_priority
 from groundwire.server.providers import open_session, session_options
 from groundwire.server.servable import Parameters
@@ -46,7 +48,7 @@ class TensorModel:
     Args:
         name: name in requests.
         path: file or folder.
-        limits: `batch_rows`, `batch_delay`, `queue_rows`, `priority_levels` and `warm_up_seconds` apply.
+        limits: `batch_rows`, `batch_delay`, `queue_rows`, `queue_bytes`, `priority_levels` and `warm_up_seconds` apply.
         provider: which execution provider runs it.
         threads: ONNX Runtime's threads, 0 for all cores.
         sink: told of what `statistics` counts.
@@ -91,6 +93,10 @@ class TensorModel:
         self._batched = len(first) == 1 and isinstance(first.pop(), str)
         self.max_batch = limits.batch_rows if self._batched else 0
         self.statistics = Statistics(sink, name)
+        self._names = [spec.name for spec in self.outputs]
+        self._has_strings = any(spec.datatype == BYTES for spec in (*self.inputs, *self.outputs))
+        # On another provider a run waits for its device, and what it takes of the processor says little.
+        self._pace = Pace() if self.provider == "cpu" else None
         self.settings: Mapping[str, str] = {"sha256": digest}
         warmed = self._warm_up() if limits.warm_up_seconds else 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")
@@ -111,12 +117,15 @@ class TensorModel:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        model = weakref.proxy(self)  # no cycle, so that a model that is unloaded is gone at once
+        model: TensorModel = weakref.proxy(self)  # no cycle, so that a model that is unloaded is gone at once
 
         async def run(inputs: Tensors) -> dict[str, Array]:
             return await loop.run_in_executor(model._thread, model._run, inputs)
 
-        self._batcher = TensorBatcher(run, self.limits, self.statistics, batched=self._batched)
+        def run_now(inputs: Tensors) -> dict[str, Array] | None:
+            return model._run_now(inputs)
+
+        self._batcher = TensorBatcher(run, self.limits, self.statistics, batched=self._batched, run_now=run_now)
         return self
 
     async def __aexit__(
@@ -141,23 +150,36 @@ class TensorModel:
         if self._batcher is None:
             raise RuntimeError("enter the model first: async with TensorModel(...) as model")
         with self.statistics.request() as record:
-            decoded = {name: _to_strings(name, array) for name, array in inputs.items()}
+            decoded = (
+                {name: _to_strings(name, array) for name, array in inputs.items()} if self._has_strings else inputs
+            )
             priority = requested_priority(parameters, self.limits)
             record.encode = record.since()
             outputs = await self._batcher.infer(decoded, deadline, record, priority)
             inferred = record.since()
-            answer = {name: _to_bytes(outputs[name]) for name in wanted}
+            answer = {name: _to_bytes(outputs[name]) for name in wanted} if self._has_strings else outputs
             record.decide = record.since() - inferred
             return answer
 
     def _run(self, inputs: Tensors) -> dict[str, Array]:
-        names = [spec.name for spec in self.outputs]
+        started = time.thread_time()
+        outputs = self._run_once(inputs)
+        if self._pace is not None:
+            self._pace.saw(_size(inputs), time.thread_time() - started)
+        return outputs
+
+    def _run_once(self, inputs: Tensors) -> dict[str, Array]:
         try:
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+            found = self._session.run(self._names, inputs)
         except InvalidArgument as error:  # names, types and ranks were checked: it is about sizes or values
             raise InvalidRequestError("inputs", f"the model {self.name} refused them: {error}") from error
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.name} failed on a batch: {error}") from error
+        return dict(zip(self._names, found, strict=True))
+
+    def _run_now(self, inputs: Tensors) -> dict[str, Array] | None:
+        """As `_run`, on the event loop; none when inputs of that size have not proved to be quick."""
+        return self._run(inputs) if self._pace is not None and self._pace.is_quick(_size(inputs)) else None
 
     def _warm_up(self) -> int:
         """Run batches of zeros, if nothing but their size is free in the inputs' shapes; how many, as time allows."""
@@ -165,7 +187,7 @@ class TensorModel:
             return 0
 
         def run(rows: int, _size: int) -> None:
-            self._run({spec.name: _blank(spec, rows) for spec in self.inputs})
+            self._run_once({spec.name: _blank(spec, rows) for spec in self.inputs})
 
         shapes = [(rows, 1) for rows in row_counts(self.limits.batch_rows)]
         try:
@@ -185,6 +207,10 @@ class TensorModel:
                 f"{self._file}: {tensor.name} is {tensor.type}, for which the Open Inference Protocol has no datatype"
             )
         return TensorSpec(tensor.name, datatype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
+
+
+def _size(inputs: Tensors) -> int:
+    return sum([array.nbytes for array in inputs.values()])
 
 
 def _blank(spec: TensorSpec, rows: int) -> Array:

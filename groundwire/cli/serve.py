@@ -180,6 +180,13 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     type=click.IntRange(1),
     help="Most rows that wait for a model.",
 )
+@click.option(
+    "--queue-bytes",
+    default=_LIMITS.queue_bytes,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most bytes of tensors that wait for a plain model.",
+)
 @batching_options
 @tracing_options
 @click.option(
@@ -224,6 +231,7 @@ def serve(
     batch_rows: int,
     batch_tokens: int,
     queue_rows: int,
+    queue_bytes: int,
     batching: dict[str, Any],
     tracing: TracingConfig | None,
     drain_seconds: float,
@@ -259,6 +267,7 @@ def serve(
         batch_rows=batch_rows,
         batch_tokens=batch_tokens,
         queue_rows=queue_rows,
+        queue_bytes=queue_bytes,
         drain_seconds=drain_seconds,
         **batching,
     )

@@ -1,0 +1,117 @@
+"""Queues of plain tensors: their bound in bytes, and the way past them for models that take microseconds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from groundwire.server.config import Limits
+from groundwire.server.errors import DeadlineExceededError, InvalidRequestError, QueueFullError, ShuttingDownError
+from groundwire.server.pace import MOST, QUICK_SECONDS, TRUST_AFTER, Pace
+from groundwire.server.statistics import Record, Statistics
+from groundwire.server.tensor_batcher import TensorBatcher, Tensors
+from groundwire.server.tensor_model import TensorModel
+
+TABLE = np.array([1.0, 4.0, 7.0, 10.0], np.float32)
+BYTES_OF_ONE = 8
+
+
+@pytest.fixture
+async def model(tmp_path: Path) -> AsyncIterator[TensorModel]:
+    """y = TABLE[x], [batch, width]."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        "lookup",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", "width"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "width"])],
+        [numpy_helper.from_array(TABLE, "table")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
+    async with TensorModel("lookup", tmp_path / "m.onnx", Limits(), "cpu", 1) as opened:
+        yield opened
+
+
+def trust(model: TensorModel, size: int) -> None:
+    model._pace = Pace()  # how long earlier runs took does not matter
+    for _ in range(TRUST_AFTER):
+        model._pace.saw(size, 0.0)
+
+
+def ask(model: TensorModel, *numbers: int, deadline: float | None = None):
+    return model.infer({"x": np.array([numbers])}, ["y"], {}, deadline)
+
+
+async def test_what_waits_is_bounded_in_bytes() -> None:
+    go = asyncio.Event()
+
+    async def run(inputs: Tensors) -> dict[str, np.ndarray]:
+        await go.wait()
+        return {"y": inputs["x"]}
+
+    batcher = TensorBatcher(run, Limits(queue_bytes=100, batch_rows=1), Statistics(), batched=True)
+    one = {"x": np.ones((1, 8))}  # 64 bytes
+    strings = {"x": np.array([["a" * 100]], object)}
+    running = asyncio.create_task(batcher.infer(one, None, Record()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(batcher.infer(one, None, Record()))
+    await asyncio.sleep(0)
+    for more in (one, strings):
+        with pytest.raises(QueueFullError, match=r"64 bytes of tensors wait for the model and .* the 100 bytes"):
+            await batcher.infer(more, None, Record())
+    waiting.cancel()
+    await asyncio.sleep(0)
+    after = asyncio.create_task(batcher.infer(one, None, Record()))  # what was cancelled makes room
+    await asyncio.sleep(0)
+    go.set()
+    for task in (running, after):
+        assert (await task)["y"].tolist() == one["x"].tolist()
+    assert (await batcher.infer(one, None, Record()))["y"].shape == (1, 8)
+    await batcher.close()
+
+
+async def test_a_quick_model_answers_without_waiting_for_a_thread(model: TensorModel) -> None:
+    assert (await ask(model, 1))["y"].tolist() == [[4.0]]
+    trust(model, BYTES_OF_ONE)
+    with pytest.raises(StopIteration) as answered:
+        ask(model, 3).send(None)
+    assert answered.value.value["y"].tolist() == [[10.0]]
+    counts = model.statistics
+    assert (counts.rows, counts.runs, counts.success.count, counts.batches[1].count) == (2, 2, 2, 2)
+    larger = ask(model, *[2] * 64)
+    assert larger.send(None) is not None  # of a size that is not known: it waits
+    larger.close()
+
+
+async def test_refusals_are_those_of_the_queue(model: TensorModel) -> None:
+    trust(model, BYTES_OF_ONE)
+    with pytest.raises(InvalidRequestError, match="refused them"):
+        await ask(model, 9)
+    with pytest.raises(DeadlineExceededError):
+        await ask(model, 1, deadline=asyncio.get_running_loop().time() - 1)
+    assert (model.statistics.success.count, model.statistics.fail.count) == (0, 2)
+    await model._batcher.close()  # type: ignore[union-attr]
+    with pytest.raises(ShuttingDownError):
+        await ask(model, 1)
+
+
+def test_trust_is_earned_by_quick_runs_and_lost_by_long_ones() -> None:
+    pace = Pace()
+    for _ in range(TRUST_AFTER):
+        assert not pace.is_quick(100)
+        pace.saw(100, QUICK_SECONDS / 2)
+    assert pace.is_quick(100) and pace.is_quick(65) and not pace.is_quick(200)
+    for _ in range(2 * MOST):
+        pace.saw(100, 0.0)
+        pace.saw(1000, 0.0)
+    pace.saw(100, 3 * QUICK_SECONDS)  # an interruption
+    assert pace.is_quick(100)
+    pace.saw(100, 1.0)
+    assert not pace.is_quick(100) and not pace.is_quick(1000)
+    for _ in range(MOST):
+        pace.saw(100, 0.0)
+    assert not pace.is_quick(100)
