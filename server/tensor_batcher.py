@@ -91,7 +91,7 @@ class TensorBatcher:
         `priority` is one of the levels, 1 the highest, or 0. The time in the queue and in the model goes to `record`.
 
         Raises:
-            InvalidRequestError: the inputs differ in their number of rows.
+            InvalidRequestError: the inputs differ in their number of rows, or would not even fit an empty queue.
             QueueFullError, DeadlineExceededError, ShuttingDownError: the request was not run.
             InvalidRequestError, InferenceError: the model refused it or failed on it, when it ran alone.
         """
@@ -99,11 +99,6 @@ class TensorBatcher:
             raise ShuttingDownError("the model is being unloaded; try another server")
         rows = self._rows(inputs)
         loop = asyncio.get_running_loop()
-        if self._run_now is not None and not self._waiting and not self._limits.batch_delay:
-            if deadline is not None and deadline <= loop.time():
-                raise DeadlineExceededError("the deadline passed before the model's answer was ready")
-            if (outputs := self._at_once(self._run_now, inputs, rows, record)) is not None:
-                return outputs
         size = sum(map(_bytes, inputs.values()))
         self._check_room(rows, size)
         job = _Job(inputs, rows, loop.create_future(), deadline, record, size)
@@ -136,22 +131,13 @@ class TensorBatcher:
                 raise InvalidRequestError(name, f"has {count} rows, and {next(iter(inputs))} has {rows}")
         return rows
 
-    def _at_once(self, run_now: RunNow, inputs: Tensors, rows: int, record: Record) -> dict[str, Array] | None:
-        """Run a request that nobody waits before, without a detour over the queue; none: it has to take it."""
-        started = time.perf_counter()
-        try:
-            outputs = run_now(inputs)
-            if outputs is None:
-                return None
-            if self._batched:
-                _check_rows(outputs, rows)
-        except Exception as error:
-            raise _known(error, record) from error
-        record.infer = time.perf_counter() - started
-        self._statistics.ran(rows, 0, record.infer)
-        return outputs
-
     def _check_room(self, rows: int, size: int) -> None:
+        if size > self._limits.queue_bytes:
+            raise InvalidRequestError(
+                "inputs",
+                f"take {size} bytes, more than the {self._limits.queue_bytes} that may wait for the model; send fewer "
+                "rows at once",
+            )
         if not self._fits(rows, size):
             self._drop_dead()
         if not self._fits(rows, size):

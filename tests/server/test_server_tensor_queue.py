@@ -1,7 +1,8 @@
-"""Queues of plain tensors: their bound in bytes, and the way past them for models that take microseconds."""
+"""Queues of plain tensors: their bound in bytes, and the event loop as the place of models that take microseconds."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from groundwire.server.config import Limits
-from groundwire.server.errors import DeadlineExceededError, InvalidRequestError, QueueFullError, ShuttingDownError
+from groundwire.server.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    InvalidRequestError,
+    QueueFullError,
+    ShuttingDownError,
+)
 from groundwire.server.pace import MOST, QUICK_SECONDS, TRUST_AFTER, Pace
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensor_batcher import TensorBatcher, Tensors
@@ -60,9 +67,10 @@ async def test_what_waits_is_bounded_in_bytes() -> None:
     await asyncio.sleep(0)
     waiting = asyncio.create_task(batcher.infer(one, None, Record()))
     await asyncio.sleep(0)
-    for more in (one, strings):
-        with pytest.raises(QueueFullError, match=r"64 bytes of tensors wait for the model and .* the 100 bytes"):
-            await batcher.infer(more, None, Record())
+    with pytest.raises(QueueFullError, match=r"64 bytes of tensors wait for the model and .* the 100 bytes"):
+        await batcher.infer(one, None, Record())
+    with pytest.raises(InvalidRequestError, match="take 108 bytes, more than the 100"):
+        await batcher.infer(strings, None, Record())
     waiting.cancel()
     await asyncio.sleep(0)
     after = asyncio.create_task(batcher.infer(one, None, Record()))  # what was cancelled makes room
@@ -77,14 +85,14 @@ async def test_what_waits_is_bounded_in_bytes() -> None:
 async def test_a_quick_model_answers_without_waiting_for_a_thread(model: TensorModel) -> None:
     assert (await ask(model, 1))["y"].tolist() == [[4.0]]
     trust(model, BYTES_OF_ONE)
-    with pytest.raises(StopIteration) as answered:
-        ask(model, 3).send(None)
-    assert answered.value.value["y"].tolist() == [[10.0]]
+    thread, model._thread = model._thread, ThreadPoolExecutor(1)
+    model._thread.shutdown()  # whoever needs it fails
+    assert (await ask(model, 3))["y"].tolist() == [[10.0]]
     counts = model.statistics
     assert (counts.rows, counts.runs, counts.success.count, counts.batches[1].count) == (2, 2, 2, 2)
-    larger = ask(model, *[2] * 64)
-    assert larger.send(None) is not None  # of a size that is not known: it waits
-    larger.close()
+    with pytest.raises(InferenceError):  # of a size that is not known
+        await ask(model, *[2] * 64)
+    model._thread = thread
 
 
 async def test_refusals_are_those_of_the_queue(model: TensorModel) -> None:
