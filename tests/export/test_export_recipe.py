@@ -256,6 +256,8 @@ def test_a_bundle_that_was_changed_is_refused(built: Bundle, tmp_path: Path, cha
         ("name = 'x'\n[data]\ntrain=1\ntest='b'\n[encoder]\nname='c'", "data.train must be a string"),
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.adversary]\nnorm='l9'", "norm must be"),
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[policy]\ncoverage=1.5", "coverage must lie"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\nnormalise='all'", "normalise must be one of"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.augment]\nunknown=0.1", "neutral_label"),
         ("name = 'x'\ndata = 3\n[encoder]\nname='c'", "data must be a table"),
     ],
 )
