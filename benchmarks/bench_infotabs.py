@@ -109,7 +109,7 @@ def _subject(recipe: Recipe, bundle: Bundle, work: Path, retriever: Retriever) -
     return Subject(
         recipe, bundle, TorchArtifact("trained", model, work / "trained.safetensors"),
         OnnxArtifact("onnx-int8", work / "int8.onnx"), retriever,
-        PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens), dev, unseen,
+        bundle.encoder(), dev, unseen,
     )  # fmt: skip
 
 

@@ -250,12 +250,11 @@ class Bare:
     def __init__(self, bundle: str, graph: str, texts: list[str]) -> None:
         from groundwire.bundle import open_bundle
         from groundwire.kg import open_graph
-        from groundwire.kg.encode import PairEncoder
         from groundwire.server.providers import open_session, session_options
 
         opened = open_bundle(Path(bundle))
         self._session, _, _ = open_session(opened.model, session_options(1), "cpu")
-        encoder = PairEncoder(opened.tokenizer, opened.manifest.inputs.max_tokens)
+        encoder = opened.encoder()
         self._pad = encoder.pad_id
         retriever = open_graph(Path(graph))
         top_k = opened.manifest.inputs.top_k

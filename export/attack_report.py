@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from groundwire.export.attacks import Threat
-from groundwire.export.attacks.text.characters import character_candidates
+from groundwire.export.attacks.text.characters import MOST_SPELLINGS, character_candidates
 from groundwire.export.attacks.text.evidence import EvidenceResult, attack_evidence, drop, object_pool, poison, swap
 from groundwire.export.attacks.text.greedy import Budget, PredictFor, TextResult, attack_texts_for
 from groundwire.export.attacks.text.targets import Grounded
@@ -53,6 +53,7 @@ def attack_served_text(
     retriever: Retriever | None,
     budget: Budget,
     kinds: Sequence[str] = TEXT_ATTACKS,
+    most: int = MOST_SPELLINGS,
 ) -> tuple[Report, Mapping[str, Sequence[TextResult]]]:
     """Attack texts by spelling and by words of the same meaning. Returns the report and each attack's results.
 
@@ -63,13 +64,14 @@ def attack_served_text(
         retriever: the graph that other names of entities come from; None for the table of synonyms alone.
         budget: words and queries for each text.
         kinds: some of `TEXT_ATTACKS`.
+        most: spellings tried for each word; more find holes in a defence that undoes most of them.
     """
     texts = [example.text for example in attacked.examples]
     known = {word.casefold() for text in texts for word in text.split()}
     results = {}
     for kind in kinds:
         console.print(f"{name}: attacking the {kind} of {len(texts)} texts")
-        candidates = word_candidates(Synonyms(retriever)) if kind == "words" else character_candidates(known)
+        candidates = word_candidates(Synonyms(retriever)) if kind == "words" else character_candidates(known, most=most)
         results[kind] = attack_texts_for(predict, texts, attacked.labels, candidates, budget)
     threat = f"black-box, at most {budget.edits:.0%} of the words (one at least), {budget.queries} queries a text"
     return text_figures(name, threat, results), results

@@ -1,12 +1,15 @@
 """Training rows as an attacker or a careless writer would leave them: texts misspelt, evidence missing or poisoned.
 
 Each epoch draws anew which rows are changed and how, from (seed, epoch) alone, so that a build can be resumed. Labels
-stay: a slip of spelling and a false triple among true ones must not change what the model says. Random edits of the
+stay: a slip of spelling and a false triple among true ones must not change what the model says. The exception is a
+share of rows that lose all evidence and get the neutral label, which teaches that without knowledge nothing is decided,
+however a text sounds. Random edits of the
 attacks' own kinds teach the kinds, not the texts that a search would find (Jones et al. 2020 discuss the difference).
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from groundwire.export.attacks.text.characters import character_candidates
 from groundwire.export.attacks.text.evidence import Pool, poison, swap
@@ -37,6 +40,7 @@ class Augmenter:
         settings: shares of the rows.
         dropout: share of the rows that lose all evidence.
         seed: of all choices.
+        neutral: number of the label that rows get when they lose all evidence to `settings.unknown`.
     """
 
     def __init__(
@@ -50,9 +54,10 @@ class Augmenter:
         settings: AugmentSettings,
         dropout: float,
         seed: int,
+        neutral: int = 0,
     ) -> None:
         self.examples, self.rows, self.encoder, self.ground = examples, rows, encoder, ground
-        self.pool, self.settings, self.dropout, self.seed = pool, settings, dropout, seed
+        self.pool, self.settings, self.dropout, self.seed, self.neutral = pool, settings, dropout, seed, neutral
         known = {word.casefold() for example in examples for word in example.text.split()} if settings.edit else set()
         self.slips = character_candidates(known)
         self.words = word_candidates(Synonyms(retriever)) if settings.edit else _nothing
@@ -66,8 +71,11 @@ class Augmenter:
                 chance.random() < share for share in (self.settings.edit, self.settings.poison, self.dropout)
             )
             own = random.Random(chance.random())
-            if edit or poisoned or bare:
-                changed[place] = self._row(place, edit, poisoned, bare, own)
+            # Drawn from the row's own numbers, so that the other choices don't depend on this share.
+            unknown = bool(self.settings.unknown) and own.random() < self.settings.unknown
+            if edit or poisoned or bare or unknown:
+                row = self._row(place, edit, poisoned, bare or unknown, own)
+                changed[place] = replace(row, label=self.neutral) if unknown else row
         return changed
 
     def _row(self, place: int, edit: bool, poisoned: bool, bare: bool, chance: random.Random) -> Row:
@@ -85,8 +93,17 @@ class Augmenter:
         candidates = self.slips if chance.random() < _SLIPS else self.words
         spans = {span: options for span, options in candidates(text).items() if options}
         for start, end in sorted(chance.sample(sorted(spans), min(len(spans), Budget().words(text))), reverse=True):
-            text = text[:start] + chance.choice(spans[start, end]) + text[end:]
+            options = self._felt(text[start:end], spans[start, end])
+            if options:
+                text = text[:start] + chance.choice(options) + text[end:]
         return text
+
+    def _felt(self, word: str, options: Sequence[str]) -> Sequence[str]:
+        """The spellings that the encoder's normalisation does not undo: what it undoes teaches nothing."""
+        normalise = self.encoder.normaliser
+        if normalise is None:
+            return options
+        return [option for option in options if normalise(option).casefold() != normalise(word).casefold()]
 
 
 def _nothing(_text: str) -> Mapping[tuple[int, int], Sequence[str]]:

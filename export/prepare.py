@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tokenizers import Tokenizer
+
 from groundwire.export.attacks.text.evidence import object_pool
 from groundwire.export.augment import Augmenter
 from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
@@ -19,6 +21,8 @@ from groundwire.export.rows import Row, encode_examples
 from groundwire.export.settings import Recipe
 from groundwire.kg import compile_graph, open_graph
 from groundwire.kg.encode import PairEncoder
+from groundwire.kg.known_words import KnownWords
+from groundwire.kg.normalise import Normaliser
 from groundwire.kg.types import Evidence, Retriever
 from groundwire.v1 import bundle_pb2
 
@@ -30,12 +34,14 @@ PACKAGES = ("groundwire", "torch", "transformers", "accelerate", "onnx", "onnxru
 class Prepared:
     """Encoded data.
 
-    `changed`: for each epoch, the training rows that differ in it, by place; `shuffled`: test rows with their words
-    shuffled; `test_examples`: what the test rows come from.
+    `words`: content of the bundle's list of words, empty when spelling is left alone; `changed`: for each epoch, the
+    training rows that differ in it, by place; `shuffled`: test rows with their words shuffled; `test_examples`: what
+    the test rows come from.
     """
 
     labels: list[str]
     tokenizer: bytes
+    words: bytes
     encoder: PairEncoder
     train: list[Row]
     changed: list[Mapping[int, Row]]
@@ -85,6 +91,9 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
     """
     train, calibration, test = _read_splits(recipe)
     labels = label_names(train)
+    augment = recipe.train.augment
+    if augment.unknown and augment.neutral_label not in labels:
+        raise DataError(f"train.augment.neutral_label {augment.neutral_label!r} is not among the labels {labels}.")
     if len(labels) < 2:
         raise DataError(f"{recipe.data.train} has one label only ({labels[0]}); a classifier needs two or more.")
     for name, part in (("calibration", calibration), ("test", test)):
@@ -93,7 +102,8 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
         if strange := sorted(set(label_names(part)) - set(labels)):
             raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
     tokenizer = load_tokenizer_json(recipe.encoder_name)
-    encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens)
+    words = _known_words(recipe, train, tokenizer)
+    encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens, _normaliser(recipe, words))
     top_k, graph = recipe.graph.top_k, recipe.graph
 
     def encode(examples: Sequence[Example], entities: str, title: str) -> list[Row]:
@@ -103,9 +113,9 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
     shuffled = [replace(e, text=" ".join(shuffle.sample(e.text.split(), len(e.text.split())))) for e in test]
     rows = encode(train, graph.train_entities, "evidence: training")
     return Prepared(
-        labels, tokenizer, encoder,
+        labels, tokenizer, words.to_bytes() if words is not None else b"", encoder,
         train=rows,
-        changed=_changed(recipe, retriever, train, rows, encoder),
+        changed=_changed(recipe, retriever, train, rows, encoder, labels),
         calibration=encode(calibration, graph.test_entities, "evidence: calibration"),
         test=encode(test, graph.test_entities, "evidence: test"),
         shuffled=encode(shuffled, graph.test_entities, "evidence: shuffled"),
@@ -113,12 +123,29 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
     )  # fmt: skip
 
 
+def _known_words(recipe: Recipe, train: Sequence[Example], tokenizer: bytes) -> KnownWords | None:
+    """The words that spelling is put right with: those of the training texts and of the tokenizer."""
+    if recipe.encoder.normalise != "spell":
+        return None
+    vocabulary = Tokenizer.from_str(tokenizer.decode("utf-8")).get_vocab(with_added_tokens=False)
+    return KnownWords.of((example.text for example in train), vocabulary)
+
+
+def _normaliser(recipe: Recipe, words: KnownWords | None) -> Normaliser | None:
+    return None if recipe.encoder.normalise == "none" else Normaliser(words)
+
+
 def _changed(
-    recipe: Recipe, retriever: Retriever | None, examples: Sequence[Example], rows: Sequence[Row], encoder: PairEncoder
+    recipe: Recipe,
+    retriever: Retriever | None,
+    examples: Sequence[Example],
+    rows: Sequence[Row],
+    encoder: PairEncoder,
+    labels: Sequence[str],
 ) -> list[Mapping[int, Row]]:
     """The training rows that augmentation and evidence dropout change, epoch by epoch."""
     augment, dropout = recipe.train.augment, recipe.train.evidence_dropout
-    if not (augment.edit or augment.poison or dropout):
+    if not (augment.edit or augment.poison or augment.unknown or dropout):
         return []
 
     def ground(text: str, example: Example) -> tuple[Evidence, ...]:
@@ -131,7 +158,8 @@ def _changed(
     if augment.poison:
         sample = random.Random(recipe.seed).sample(examples, min(len(examples), POOL_EXAMPLES))
         pool = object_pool(ground(e.text, e) for e in track(sample, "evidence: false triples"))
-    augmenter = Augmenter(examples, rows, encoder, ground, pool, retriever, augment, dropout, recipe.seed)
+    neutral = labels.index(augment.neutral_label) if augment.unknown else 0
+    augmenter = Augmenter(examples, rows, encoder, ground, pool, retriever, augment, dropout, recipe.seed, neutral)
     return [augmenter.epoch(epoch) for epoch in range(recipe.train.epochs)]
 
 

@@ -26,6 +26,7 @@ from groundwire.bundle import (
     MODEL,
     TASK,
     TOKENIZER,
+    WORDS,
     Bundle,
     open_bundle,
     seal_bundle,
@@ -59,6 +60,11 @@ from groundwire.export.train_stage import dismiss_assistants, open_accelerator, 
 from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
 from groundwire.v1 import bundle_pb2
 
+_NORMALISATIONS = {
+    "none": bundle_pb2.TEXT_NORMALISATION_UNSPECIFIED,
+    "fold": bundle_pb2.TEXT_NORMALISATION_FOLD,
+    "spell": bundle_pb2.TEXT_NORMALISATION_SPELL,
+}
 PROBE_ROWS = 32  # rows of the parity check
 FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
 
@@ -107,6 +113,8 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     staging.mkdir()
     onnx.save(add_uncertainty(onnx.load(str(int8.path)), figures[-1].temperature, statistics), str(staging / MODEL))
     (staging / TOKENIZER).write_bytes(prepared.tokenizer)
+    if prepared.words:
+        (staging / WORDS).write_bytes(prepared.words)
     manifest.version = file_hash(staging / MODEL)[:12]
     document = certificate([f.stage for f in figures])
     (staging / CERTIFICATE).write_text(to_json(document), encoding="utf-8")
@@ -202,6 +210,7 @@ def _manifest(
     )  # fmt: skip
     manifest.inputs.max_tokens = recipe.encoder.max_tokens
     manifest.inputs.top_k = recipe.graph.top_k if recipe.graph.sources else 0
+    manifest.inputs.text_normalisation = _NORMALISATIONS[recipe.encoder.normalise]
     for name in INPUTS:
         manifest.inputs.tensors.add(name=name, dtype="int64", shape=["batch", "tokens"])
     manifest.policy.CopyFrom(bundle_pb2.DecisionPolicy(

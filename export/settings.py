@@ -16,6 +16,7 @@ from groundwire.export.objectives import OBJECTIVES
 S = TypeVar("S")
 
 MIXED_PRECISION = ("no", "bf16", "fp16")
+NORMALISE = ("none", "fold", "spell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class EncoderSettings:
     name: str
     max_tokens: int = 128
     heads: int = 5
+    normalise: str = "none"  # of texts before the tokenizer: "fold" look-alike letters, "spell": slips too
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class AugmentSettings:
 
     edit: float = 0.0  # words of the text misspelt, or exchanged for others of the same meaning
     poison: float = 0.0  # a false triple added to the evidence, or put in the place of a true one
+    unknown: float = 0.0  # all evidence taken away and the label made `neutral_label`
+    neutral_label: str = ""  # the label for what can't be decided, such as "not_enough_info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,7 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (recipe.graph.test_entities in {"gold", "linked"}, "graph.test_entities must be 'gold' or 'linked'"),
         (8 <= recipe.encoder.max_tokens <= 8192, "encoder.max_tokens must be 8 to 8192"),
         (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
+        (recipe.encoder.normalise in NORMALISE, f"encoder.normalise must be one of {', '.join(NORMALISE)}"),
         (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),
         (
             train.mixed_precision in MIXED_PRECISION,
@@ -181,8 +186,12 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         ),
         (0 <= train.evidence_dropout < 1, "train.evidence_dropout must be 0 or more and below 1"),
         (
-            0 <= train.augment.edit <= 1 and 0 <= train.augment.poison <= 1,
-            "train.augment.edit and train.augment.poison must lie between 0 and 1",
+            all(0 <= share <= 1 for share in (train.augment.edit, train.augment.poison, train.augment.unknown)),
+            "train.augment.edit, .poison and .unknown must lie between 0 and 1",
+        ),
+        (
+            not train.augment.unknown or bool(train.augment.neutral_label),
+            "train.augment.unknown needs train.augment.neutral_label: what a text without evidence is to be called",
         ),
         (train.adversary.method in OBJECTIVES, f"train.adversary.method must be one of {', '.join(OBJECTIVES)}"),
         (

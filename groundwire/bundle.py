@@ -3,6 +3,7 @@
     manifest.json       groundwire.v1.BundleManifest as protobuf JSON
     model.onnx          encoder, heads, calibration and uncertainty
     tokenizer.json      Hugging Face `tokenizers` format
+    words.txt           words that spelling is put right with, if the manifest says so (`groundwire.kg.known_words`)
     certificate.json    groundwire.v1.Certificate as protobuf JSON
     certificate.html    the same, for people
 
@@ -21,6 +22,9 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from groundwire.errors import BundleError
+from groundwire.kg.encode import PairEncoder
+from groundwire.kg.known_words import KnownWords
+from groundwire.kg.normalise import Normaliser
 from groundwire.v1 import bundle_pb2
 
 FORMAT_VERSION = 1
@@ -29,6 +33,7 @@ TASK = "text-classification"
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+WORDS = "words.txt"
 CERTIFICATE = "certificate.json"
 CERTIFICATE_PAGE = "certificate.html"
 
@@ -50,13 +55,34 @@ _M = TypeVar("_M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that passed every check. `model` and `tokenizer` are the bytes that were hashed."""
+    """A bundle that passed every check. `model`, `tokenizer` and `words` are the bytes that were hashed.
+
+    `words` is empty unless the manifest asks for spelling to be put right.
+    """
 
     path: Path
     manifest: bundle_pb2.BundleManifest
     certificate: bundle_pb2.Certificate
     model: bytes
     tokenizer: bytes
+    words: bytes = b""
+
+    def encoder(self) -> PairEncoder:
+        """What makes the model's rows of texts and evidence, as they were made for training.
+
+        Raises:
+            BundleError: tokenizer or words can't be used.
+        """
+        kind = self.manifest.inputs.text_normalisation
+        try:
+            words = KnownWords.from_bytes(self.words) if kind == bundle_pb2.TEXT_NORMALISATION_SPELL else None
+        except ValueError as error:
+            raise BundleError(f"{self.path / WORDS}: {error}. Rebuild the bundle.") from error
+        normaliser = Normaliser(words) if kind else None
+        try:
+            return PairEncoder(self.tokenizer, self.manifest.inputs.max_tokens, normaliser)
+        except ValueError as error:
+            raise BundleError(f"{self.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -89,7 +115,8 @@ def open_bundle(path: Path) -> Bundle:
                 "or was changed. Copy the bundle again or rebuild it."
             )
         contents[name] = content
-    missing = {MODEL, TOKENIZER, CERTIFICATE} - contents.keys()
+    spelled = manifest.inputs.text_normalisation == bundle_pb2.TEXT_NORMALISATION_SPELL
+    missing = ({MODEL, TOKENIZER, CERTIFICATE} | ({WORDS} if spelled else set())) - contents.keys()
     if missing:
         raise BundleError(
             f"{path / MANIFEST} lists no {', '.join(sorted(missing))}: the bundle is incomplete; rebuild it."
@@ -100,7 +127,8 @@ def open_bundle(path: Path) -> Bundle:
             f"{path / CERTIFICATE}: certificate format {certificate.format_version} is not known "
             f"(known: {CERTIFICATE_FORMAT_VERSION}). Rebuild the bundle."
         )
-    return Bundle(path, manifest, certificate, contents[MODEL], contents[TOKENIZER])
+    words = contents[WORDS] if spelled else b""
+    return Bundle(path, manifest, certificate, contents[MODEL], contents[TOKENIZER], words)
 
 
 def seal_bundle(staging: Path, manifest: bundle_pb2.BundleManifest, out: Path) -> Bundle:
@@ -144,6 +172,10 @@ def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
         (len(labels) < 2 or len(set(labels)) != len(labels), "labels must be at least two, all different"),
         (not 8 <= manifest.inputs.max_tokens <= 8192, "inputs.max_tokens must be 8 to 8192"),
         (manifest.inputs.top_k > 256, "inputs.top_k must be 0 to 256"),
+        (
+            manifest.inputs.text_normalisation not in bundle_pb2.TextNormalisation.values(),
+            "inputs.text_normalisation is not known",
+        ),
         (not 0 < manifest.policy.coverage < 1, "policy.coverage must lie between 0 and 1"),
         (
             not any(q.method == manifest.policy.method and q.scores for q in manifest.conformal),

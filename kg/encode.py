@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 
 from tokenizers import Tokenizer
 
+from groundwire.kg.normalise import Normaliser
 from groundwire.kg.types import Evidence
 
 MAX_OBJECT_TOKENS = 48
@@ -43,19 +44,20 @@ class PairEncoder:
     Args:
         tokenizer_json: content of a `tokenizer.json`. Truncation and padding that it asks for are switched off.
         max_tokens: most tokens of a row, special tokens included.
+        normaliser: puts texts right before they are tokenized; None leaves them as they are.
 
     Raises:
         ValueError: the tokenizer can't be read, or `max_tokens` leaves no room beside the special tokens.
     """
 
-    def __init__(self, tokenizer_json: bytes, max_tokens: int) -> None:
+    def __init__(self, tokenizer_json: bytes, max_tokens: int, normaliser: Normaliser | None = None) -> None:
         try:
             self.tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"tokenizer.json can't be read: {error}") from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.max_tokens = max_tokens
+        self.max_tokens, self.normaliser = max_tokens, normaliser
         self.pad_id = next((i for t in ("[PAD]", "<pad>") if (i := self.tokenizer.token_to_id(t)) is not None), 0)
         self._single = _template(self.tokenizer, pair=False)
         self._pair = _template(self.tokenizer, pair=True)
@@ -66,8 +68,14 @@ class PairEncoder:
         # No method of this object: it would keep itself alive, and what is unloaded should be gone at once.
         self._piece_ids = lru_cache(maxsize=65_536)(partial(_tokenize, self.tokenizer))
 
-    def encode(self, text: str, evidence: Sequence[Evidence]) -> EncodedPair:
-        """Encode one row. `evidence` is in order of falling relevance and may be empty."""
+    def encode(self, text: str, evidence: Sequence[Evidence], beside: Sequence[Evidence] | None = None) -> EncodedPair:
+        """Encode one row. `evidence` is in order of falling relevance and may be empty.
+
+        Where the text is put right, words of `beside` are known, which is `evidence` unless it is given: a row that
+        leaves out some of a text's evidence then reads the same text.
+        """
+        if self.normaliser is not None:
+            text = self.normaliser(text, evidence if beside is None else beside)
         text_ids = self._words_ids(text) if self._by_word else _tokenize(self.tokenizer, text)
         if not evidence:
             room = self.max_tokens - self._single.specials

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from groundwire.kg.lookalikes import SMALL
 from groundwire.kg.native import native
 
 # Characters of scripts without spaces (Thai, Lao, Myanmar, Khmer, kana, bopomofo, CJK) and of Hangul, whose particles
@@ -26,11 +27,6 @@ _WORD = re.compile(f"[{_SINGLE}]|{_LETTER}+(?:{_STAND_IN}{_LETTER}+)*")
 _ASCII_WORD = re.compile("[a-z0-9]+(?:[?*@$][a-z0-9]+)*")
 # Hangul syllables and voiced kana would be taken apart by NFKD into pieces that no longer compare.
 _LATIN = re.compile("[a-z]")
-# Cyrillic, Greek and other small letters that look like a Latin one (Unicode confusables, UTS 39).
-_LOOKALIKES = str.maketrans(
-    "авсԁеһіјӏкмнорԛѕтѵԝхуґѡαβγεηικνορτυχωսոցհօ",
-    "abcdehijlkmhopqstvwxyrwabyeniknoptuxwungho",
-)
 _KEEP_COMPOSED = re.compile("[\u3040-\u30ff\uac00-\ud7a3]")
 
 
@@ -106,7 +102,7 @@ def _one_script(word: str) -> str:
     # Letters of another script in a Latin word are there to deceive: no language mixes them.
     if word.isascii() or not _LATIN.search(word):
         return word
-    return word.translate(_LOOKALIKES)
+    return word.translate(SMALL)
 
 
 def key_of(text: str) -> str:

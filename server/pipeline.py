@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from groundwire.bundle import TOKENIZER, Bundle
-from groundwire.errors import BundleError
-from groundwire.kg.encode import EncodedPair, PairEncoder
+from groundwire.bundle import Bundle
+from groundwire.kg.encode import EncodedPair
 from groundwire.kg.types import Evidence, Grounding, Retriever
 from groundwire.server.batcher import Batcher
 from groundwire.server.config import Limits, Provider
@@ -82,10 +81,7 @@ class Pipeline:
         self.bundle = bundle
         self._graph = graph if isinstance(graph, Live) else Fixed(graph)
         self.limits = limits or Limits()
-        try:
-            self._encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
-        except ValueError as error:
-            raise BundleError(f"{bundle.path / TOKENIZER}: {error}. Rebuild the bundle.") from error
+        self._encoder = bundle.encoder()
         self.runtime = Runtime(bundle, self._encoder.pad_id, provider, threads, self.limits)
         self._judge = Judge(bundle.manifest)
         self._batcher: Batcher[Verdict] | None = None
@@ -204,14 +200,16 @@ class Pipeline:
         rows = [full]
         contributions = options.contributions and bool(read)
         if contributions:
-            rows.append(self._encoder.encode(item.text, ()))
+            rows.append(self._encoder.encode(item.text, (), grounding.evidence))
             # Left out of what was read, not of what was found: else a triple that had no room would take its place.
-            rows += (self._encoder.encode(item.text, read[:i] + read[i + 1 :]) for i in range(len(read)))
+            rows += (
+                self._encoder.encode(item.text, read[:i] + read[i + 1 :], grounding.evidence) for i in range(len(read))
+            )
         copies: list[str] = []
         if options.probes:
             mentions = retriever.link(item.text) if item.entities else grounding.mentions
             copies = perturb(item.text, mentions, options.probes)
-            rows += (self._encoder.encode(copy, read) for copy in copies)
+            rows += (self._encoder.encode(copy, read, grounding.evidence) for copy in copies)
         if item.entities:
             grounding = grounding._replace(mentions=())
         return _Prepared(grounding, read, tuple(rows), contributions, len(copies))

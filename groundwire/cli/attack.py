@@ -120,7 +120,6 @@ def _of_bundle(path: Path, retriever: "Retriever | None", pick: _Pick) -> _Subje
     from groundwire.bundle import open_bundle
     from groundwire.export.attack_report import Attacked
     from groundwire.export.attacks.text.targets import Grounded, bundle_run
-    from groundwire.kg.encode import PairEncoder
 
     bundle = open_bundle(path)
     inputs = bundle.manifest.inputs
@@ -128,8 +127,7 @@ def _of_bundle(path: Path, retriever: "Retriever | None", pick: _Pick) -> _Subje
         raise click.UsageError("this bundle reads evidence: give --graph")
     attacked = Attacked.of(pick.examples, bundle.manifest.labels, pick.limit, pick.seed)
     named = [example.entities for example in attacked.examples] if pick.gold else None
-    encoder = PairEncoder(bundle.tokenizer, inputs.max_tokens)
-    grounded = Grounded(bundle_run(bundle), encoder, retriever, inputs.top_k, named)
+    grounded = Grounded(bundle_run(bundle), bundle.encoder(), retriever, inputs.top_k, named)
     return _Subject(f"{bundle.manifest.name} {bundle.manifest.version}", attacked, grounded.texts_for, grounded)
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from groundwire.v1 import prediction_pb2 as groundwire_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agroundwire/v1/bundle.proto\x12\rgroundwire.v1\x1a\x1egroundwire/v1/prediction.proto\"\xd7\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12(\n\x06inputs\x18\x06 \x01(\x0b\x32\x18.groundwire.v1.InputSpec\x12/\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x1a.groundwire.v1.Calibration\x12\x34\n\tconformal\x18\x08 \x03(\x0b\x32!.groundwire.v1.ConformalQuantiles\x12=\n\x13out_of_distribution\x18\t \x01(\x0b\x32 .groundwire.v1.OutOfDistribution\x12\x32\n\rrobust_margin\x18\n \x01(\x0b\x32\x1b.groundwire.v1.RobustMargin\x12-\n\x06policy\x18\x0b \x01(\x0b\x32\x1d.groundwire.v1.DecisionPolicy\x12\'\n\x07\x65ncoder\x18\x0c \x01(\x0b\x32\x16.groundwire.v1.Encoder\x12-\n\nprovenance\x18\r \x01(\x0b\x32\x19.groundwire.v1.Provenance\x12\x37\n\x05\x66iles\x18\x0e \x03(\x0b\x32(.groundwire.v1.BundleManifest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\tInputSpec\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\r\n\x05top_k\x18\x02 \x01(\r\x12*\n\x07tensors\x18\x03 \x03(\x0b\x32\x19.groundwire.v1.TensorSpec\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\t\"G\n\x0b\x43\x61libration\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x02 \x01(\r\x12\x11\n\tfitted_on\x18\x03 \x01(\t\"\x89\x01\n\x12\x43onformalQuantiles\x12.\n\x06method\x18\x01 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x16\n\x0eregularisation\x18\x03 \x01(\x01\x12\x1b\n\x13regularisation_rank\x18\x04 \x01(\r\"/\n\x11OutOfDistribution\x12\x1a\n\x12\x64istance_quantiles\x18\x01 \x03(\x01\"k\n\x0cRobustMargin\x12\x0e\n\x06margin\x18\x01 \x01(\x01\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06\x61ttack\x18\x03 \x01(\t\x12\x0c\n\x04norm\x18\x04 \x01(\t\x12\x0f\n\x07\x65psilon\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\r\"\x8c\x01\n\x0e\x44\x65\x63isionPolicy\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12.\n\x06method\x18\x02 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\x12\x1d\n\x15max_distance_quantile\x18\x03 \x01(\x01\x12\x19\n\x11require_grounding\x18\x04 \x01(\x08\"a\n\x07\x45ncoder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bhidden_size\x18\x02 \x01(\r\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x0f\n\x07weights\x18\x05 \x01(\t\"\x9e\x02\n\nProvenance\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x31\n\x04\x64\x61ta\x18\x03 \x03(\x0b\x32#.groundwire.v1.Provenance.DataEntry\x12\x15\n\rgraph_version\x18\x04 \x01(\t\x12\x39\n\x08packages\x18\x05 \x03(\x0b\x32\'.groundwire.v1.Provenance.PackagesEntry\x12\x0f\n\x07\x63reated\x18\x06 \x01(\t\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0b\x43\x65rtificate\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08hardware\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.groundwire.v1.Stage\"\xcc\x02\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x31\n\x0e\x63lean_accuracy\x18\x04 \x01(\x0b\x32\x19.groundwire.v1.Proportion\x12\x36\n\x0frobust_accuracy\x18\x05 \x03(\x0b\x32\x1d.groundwire.v1.RobustAccuracy\x12\x0b\n\x03\x65\x63\x65\x18\x06 \x01(\x01\x12\r\n\x05\x62rier\x18\x07 \x01(\x01\x12\x0b\n\x03nll\x18\x08 \x01(\x01\x12\x0c\n\x04\x61urc\x18\t \x01(\x01\x12\x31\n\tconformal\x18\n \x03(\x0b\x32\x1e.groundwire.v1.ConformalResult\x12\x11\n\tood_auroc\x18\x0b \x01(\x01\x12\'\n\x07latency\x18\x0c \x01(\x0b\x32\x16.groundwire.v1.Latency\"H\n\nProportion\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\"\x8e\x01\n\x0eRobustAccuracy\x12\x0e\n\x06\x61ttack\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\t\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\r\n\x05steps\x18\x04 \x01(\r\x12\x11\n\tgradients\x18\x05 \x01(\t\x12+\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x19.groundwire.v1.Proportion\"`\n\x0f\x43onformalResult\x12\x0e\n\x06target\x18\x01 \x01(\x01\x12+\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x19.groundwire.v1.Proportion\x12\x10\n\x08set_size\x18\x03 \x01(\x01\"9\n\x07Latency\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agroundwire/v1/bundle.proto\x12\rgroundwire.v1\x1a\x1egroundwire/v1/prediction.proto\"\xd7\x04\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12(\n\x06inputs\x18\x06 \x01(\x0b\x32\x18.groundwire.v1.InputSpec\x12/\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x1a.groundwire.v1.Calibration\x12\x34\n\tconformal\x18\x08 \x03(\x0b\x32!.groundwire.v1.ConformalQuantiles\x12=\n\x13out_of_distribution\x18\t \x01(\x0b\x32 .groundwire.v1.OutOfDistribution\x12\x32\n\rrobust_margin\x18\n \x01(\x0b\x32\x1b.groundwire.v1.RobustMargin\x12-\n\x06policy\x18\x0b \x01(\x0b\x32\x1d.groundwire.v1.DecisionPolicy\x12\'\n\x07\x65ncoder\x18\x0c \x01(\x0b\x32\x16.groundwire.v1.Encoder\x12-\n\nprovenance\x18\r \x01(\x0b\x32\x19.groundwire.v1.Provenance\x12\x37\n\x05\x66iles\x18\x0e \x03(\x0b\x32(.groundwire.v1.BundleManifest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\tInputSpec\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\r\n\x05top_k\x18\x02 \x01(\r\x12*\n\x07tensors\x18\x03 \x03(\x0b\x32\x19.groundwire.v1.TensorSpec\x12<\n\x12text_normalisation\x18\x04 \x01(\x0e\x32 .groundwire.v1.TextNormalisation\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\t\"G\n\x0b\x43\x61libration\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x02 \x01(\r\x12\x11\n\tfitted_on\x18\x03 \x01(\t\"\x89\x01\n\x12\x43onformalQuantiles\x12.\n\x06method\x18\x01 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x16\n\x0eregularisation\x18\x03 \x01(\x01\x12\x1b\n\x13regularisation_rank\x18\x04 \x01(\r\"/\n\x11OutOfDistribution\x12\x1a\n\x12\x64istance_quantiles\x18\x01 \x03(\x01\"k\n\x0cRobustMargin\x12\x0e\n\x06margin\x18\x01 \x01(\x01\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06\x61ttack\x18\x03 \x01(\t\x12\x0c\n\x04norm\x18\x04 \x01(\t\x12\x0f\n\x07\x65psilon\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\r\"\x8c\x01\n\x0e\x44\x65\x63isionPolicy\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12.\n\x06method\x18\x02 \x01(\x0e\x32\x1e.groundwire.v1.ConformalMethod\x12\x1d\n\x15max_distance_quantile\x18\x03 \x01(\x01\x12\x19\n\x11require_grounding\x18\x04 \x01(\x08\"a\n\x07\x45ncoder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bhidden_size\x18\x02 \x01(\r\x12\x0e\n\x06layers\x18\x03 \x01(\r\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x0f\n\x07weights\x18\x05 \x01(\t\"\x9e\x02\n\nProvenance\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x31\n\x04\x64\x61ta\x18\x03 \x03(\x0b\x32#.groundwire.v1.Provenance.DataEntry\x12\x15\n\rgraph_version\x18\x04 \x01(\t\x12\x39\n\x08packages\x18\x05 \x03(\x0b\x32\'.groundwire.v1.Provenance.PackagesEntry\x12\x0f\n\x07\x63reated\x18\x06 \x01(\t\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0b\x43\x65rtificate\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08hardware\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.groundwire.v1.Stage\"\xcc\x02\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x31\n\x0e\x63lean_accuracy\x18\x04 \x01(\x0b\x32\x19.groundwire.v1.Proportion\x12\x36\n\x0frobust_accuracy\x18\x05 \x03(\x0b\x32\x1d.groundwire.v1.RobustAccuracy\x12\x0b\n\x03\x65\x63\x65\x18\x06 \x01(\x01\x12\r\n\x05\x62rier\x18\x07 \x01(\x01\x12\x0b\n\x03nll\x18\x08 \x01(\x01\x12\x0c\n\x04\x61urc\x18\t \x01(\x01\x12\x31\n\tconformal\x18\n \x03(\x0b\x32\x1e.groundwire.v1.ConformalResult\x12\x11\n\tood_auroc\x18\x0b \x01(\x01\x12\'\n\x07latency\x18\x0c \x01(\x0b\x32\x16.groundwire.v1.Latency\"H\n\nProportion\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\"\x8e\x01\n\x0eRobustAccuracy\x12\x0e\n\x06\x61ttack\x18\x01 \x01(\t\x12\x0c\n\x04norm\x18\x02 \x01(\t\x12\x0f\n\x07\x65psilon\x18\x03 \x01(\x01\x12\r\n\x05steps\x18\x04 \x01(\r\x12\x11\n\tgradients\x18\x05 \x01(\t\x12+\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x19.groundwire.v1.Proportion\"`\n\x0f\x43onformalResult\x12\x0e\n\x06target\x18\x01 \x01(\x01\x12+\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x19.groundwire.v1.Proportion\x12\x10\n\x08set_size\x18\x03 \x01(\x01\"9\n\x07Latency\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\r*r\n\x11TextNormalisation\x12\"\n\x1eTEXT_NORMALISATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17TEXT_NORMALISATION_FOLD\x10\x01\x12\x1c\n\x18TEXT_NORMALISATION_SPELL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,42 +38,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCE_DATAENTRY']._serialized_options = b'8\001'
   _globals['_PROVENANCE_PACKAGESENTRY']._loaded_options = None
   _globals['_PROVENANCE_PACKAGESENTRY']._serialized_options = b'8\001'
+  _globals['_TEXTNORMALISATION']._serialized_start=2617
+  _globals['_TEXTNORMALISATION']._serialized_end=2731
   _globals['_BUNDLEMANIFEST']._serialized_start=78
   _globals['_BUNDLEMANIFEST']._serialized_end=677
   _globals['_BUNDLEMANIFEST_FILESENTRY']._serialized_start=633
   _globals['_BUNDLEMANIFEST_FILESENTRY']._serialized_end=677
-  _globals['_INPUTSPEC']._serialized_start=679
-  _globals['_INPUTSPEC']._serialized_end=769
-  _globals['_TENSORSPEC']._serialized_start=771
-  _globals['_TENSORSPEC']._serialized_end=827
-  _globals['_CALIBRATION']._serialized_start=829
-  _globals['_CALIBRATION']._serialized_end=900
-  _globals['_CONFORMALQUANTILES']._serialized_start=903
-  _globals['_CONFORMALQUANTILES']._serialized_end=1040
-  _globals['_OUTOFDISTRIBUTION']._serialized_start=1042
-  _globals['_OUTOFDISTRIBUTION']._serialized_end=1089
-  _globals['_ROBUSTMARGIN']._serialized_start=1091
-  _globals['_ROBUSTMARGIN']._serialized_end=1198
-  _globals['_DECISIONPOLICY']._serialized_start=1201
-  _globals['_DECISIONPOLICY']._serialized_end=1341
-  _globals['_ENCODER']._serialized_start=1343
-  _globals['_ENCODER']._serialized_end=1440
-  _globals['_PROVENANCE']._serialized_start=1443
-  _globals['_PROVENANCE']._serialized_end=1729
-  _globals['_PROVENANCE_DATAENTRY']._serialized_start=1637
-  _globals['_PROVENANCE_DATAENTRY']._serialized_end=1680
-  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_start=1682
-  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_end=1729
-  _globals['_CERTIFICATE']._serialized_start=1731
-  _globals['_CERTIFICATE']._serialized_end=1841
-  _globals['_STAGE']._serialized_start=1844
-  _globals['_STAGE']._serialized_end=2176
-  _globals['_PROPORTION']._serialized_start=2178
-  _globals['_PROPORTION']._serialized_end=2250
-  _globals['_ROBUSTACCURACY']._serialized_start=2253
-  _globals['_ROBUSTACCURACY']._serialized_end=2395
-  _globals['_CONFORMALRESULT']._serialized_start=2397
-  _globals['_CONFORMALRESULT']._serialized_end=2493
-  _globals['_LATENCY']._serialized_start=2495
-  _globals['_LATENCY']._serialized_end=2552
+  _globals['_INPUTSPEC']._serialized_start=680
+  _globals['_INPUTSPEC']._serialized_end=832
+  _globals['_TENSORSPEC']._serialized_start=834
+  _globals['_TENSORSPEC']._serialized_end=890
+  _globals['_CALIBRATION']._serialized_start=892
+  _globals['_CALIBRATION']._serialized_end=963
+  _globals['_CONFORMALQUANTILES']._serialized_start=966
+  _globals['_CONFORMALQUANTILES']._serialized_end=1103
+  _globals['_OUTOFDISTRIBUTION']._serialized_start=1105
+  _globals['_OUTOFDISTRIBUTION']._serialized_end=1152
+  _globals['_ROBUSTMARGIN']._serialized_start=1154
+  _globals['_ROBUSTMARGIN']._serialized_end=1261
+  _globals['_DECISIONPOLICY']._serialized_start=1264
+  _globals['_DECISIONPOLICY']._serialized_end=1404
+  _globals['_ENCODER']._serialized_start=1406
+  _globals['_ENCODER']._serialized_end=1503
+  _globals['_PROVENANCE']._serialized_start=1506
+  _globals['_PROVENANCE']._serialized_end=1792
+  _globals['_PROVENANCE_DATAENTRY']._serialized_start=1700
+  _globals['_PROVENANCE_DATAENTRY']._serialized_end=1743
+  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_start=1745
+  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_end=1792
+  _globals['_CERTIFICATE']._serialized_start=1794
+  _globals['_CERTIFICATE']._serialized_end=1904
+  _globals['_STAGE']._serialized_start=1907
+  _globals['_STAGE']._serialized_end=2239
+  _globals['_PROPORTION']._serialized_start=2241
+  _globals['_PROPORTION']._serialized_end=2313
+  _globals['_ROBUSTACCURACY']._serialized_start=2316
+  _globals['_ROBUSTACCURACY']._serialized_end=2458
+  _globals['_CONFORMALRESULT']._serialized_start=2460
+  _globals['_CONFORMALRESULT']._serialized_end=2556
+  _globals['_LATENCY']._serialized_start=2558
+  _globals['_LATENCY']._serialized_end=2615
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from groundwire.v1 import prediction_pb2 as _prediction_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TextNormalisation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextNormalisationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextNormalisation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_NORMALISATION_UNSPECIFIED: _TextNormalisation.ValueType  # 0
+    """Nothing. Bundles older than the field."""
+    TEXT_NORMALISATION_FOLD: _TextNormalisation.ValueType  # 1
+    """Letters of other scripts that look Latin are folded in Latin words, invisible characters are left out."""
+    TEXT_NORMALISATION_SPELL: _TextNormalisation.ValueType  # 2
+    """The same; then words that neither words.txt nor the evidence of the text holds become the nearest known word one
+    slip away, and halves of a word are joined. Numbers, negations, and words with digits stay. words.txt, a file of the
+    bundle, holds a line for each word, the most frequent first: its count, a tab, the word.
+    """
+
+class TextNormalisation(_TextNormalisation, metaclass=_TextNormalisationEnumTypeWrapper):
+    """What is done to a text before the tokenizer reads it."""
+
+TEXT_NORMALISATION_UNSPECIFIED: TextNormalisation.ValueType  # 0
+"""Nothing. Bundles older than the field."""
+TEXT_NORMALISATION_FOLD: TextNormalisation.ValueType  # 1
+"""Letters of other scripts that look Latin are folded in Latin words, invisible characters are left out."""
+TEXT_NORMALISATION_SPELL: TextNormalisation.ValueType  # 2
+"""The same; then words that neither words.txt nor the evidence of the text holds become the nearest known word one
+slip away, and halves of a word are joined. Numbers, negations, and words with digits stay. words.txt, a file of the
+bundle, holds a line for each word, the most frequent first: its count, a tab, the word.
+"""
+Global___TextNormalisation: _TypeAlias = TextNormalisation  # noqa: Y015
 
 @_typing.final
 class BundleManifest(_message.Message):
@@ -144,10 +175,15 @@ class InputSpec(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
+    TEXT_NORMALISATION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Most tokens of a row, special tokens included, 8 to 8192."""
     top_k: _builtins.int
     """Most evidence triples to retrieve for a text, 0 to 256; 0 for a model that reads the text alone."""
+    text_normalisation: Global___TextNormalisation.ValueType
+    """What is done to a text before the tokenizer reads it. Mentions, their offsets and the retrieval of evidence are of the
+    text as given; only the tokens are of the text put right. A client that makes input_ids by itself must do the same.
+    """
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
         """Input tensors of model.onnx."""
@@ -158,10 +194,11 @@ class InputSpec(_message.Message):
         max_tokens: _builtins.int = ...,
         top_k: _builtins.int = ...,
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
+        text_normalisation: Global___TextNormalisation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "tensors", b"tensors", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "tensors", b"tensors", "text_normalisation", b"text_normalisation", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,6 @@ from groundwire.export.attacks.text.targets import Grounded, artifact_run, bundl
 from groundwire.export.data import Example, read_examples
 from groundwire.export.model import TextClassifier, load_encoder
 from groundwire.kg import Retriever, compile_graph, open_graph
-from groundwire.kg.encode import PairEncoder
 
 BUDGET = Budget(0.2, 30)
 
@@ -41,7 +40,7 @@ def examples(project: Path) -> list[Example]:
 
 
 def grounded(bundle: Bundle, retriever: Retriever, run, examples) -> Grounded:
-    encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
+    encoder = bundle.encoder()
     return Grounded(run, encoder, retriever, bundle.manifest.inputs.top_k, [e.entities for e in examples])
 
 

@@ -70,6 +70,24 @@ def test_every_edit_fools_a_model_that_hangs_on_one_word(edit):
     assert changed[0][0] == "wonderful"
 
 
+def test_a_word_that_a_defence_puts_right_does_not_use_the_budget_up():
+    """The model rests most on "evening" but reads through its slips, but for what rounding takes."""
+    text = "A wonderful evening for them all"
+
+    def model(texts: Sequence[str]) -> np.ndarray:
+        def true_label(asked: str) -> float:
+            if len(asked) < len(text):
+                return 0.8 if "evening" in asked else 0.6
+            return 0.2 if "wonderful" not in asked else 0.8 if "evening" in asked else 0.79
+
+        p = np.array([true_label(asked) for asked in texts])
+        return np.stack([1 - p, p], axis=1)
+
+    (result,) = attack_texts(model, [text], [1], character_candidates(edits=["swap"]))
+    assert (result.robust, result.edits) == (False, 1)
+    assert "evening" in result.text
+
+
 def test_budgets_hold():
     texts = ["the quick brown foxes jumped over several sleeping hounds yesterday evening near London"] * 3
 

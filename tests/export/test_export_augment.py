@@ -14,6 +14,8 @@ from groundwire.export.rows import Row, encode_examples
 from groundwire.export.settings import AugmentSettings
 from groundwire.kg import Evidence, RdflibRetriever, Retriever, load_dataset
 from groundwire.kg.encode import PairEncoder
+from groundwire.kg.known_words import KnownWords
+from groundwire.kg.normalise import Normaliser
 
 
 class Watched:
@@ -47,7 +49,7 @@ def augmenter(
     ground = Watched(retriever)
     pool = object_pool(ground(e.text, e) for e in examples)
     ground.texts.clear()
-    return Augmenter(examples, rows, encoder, ground, pool, retriever, settings, dropout, seed), ground
+    return Augmenter(examples, rows, encoder, ground, pool, retriever, settings, dropout, seed, neutral=1), ground
 
 
 def differing(rows: Sequence[Row], changed: dict[int, Row]) -> int:
@@ -93,3 +95,26 @@ def test_dropout_leaves_the_text_alone(towns):
     changed = made.epoch(0)
     assert not ground.texts
     assert all(changed[n].ids == encoder.encode(e.text, ()).ids for n, e in enumerate(examples))
+
+
+def test_rows_whose_knowledge_is_taken_away_get_the_neutral_label(towns):
+    examples, rows, encoder, _ = towns
+    made, ground = augmenter(towns, AugmentSettings(unknown=0.3, neutral_label="any"))
+    changed = dict(made.epoch(0))
+    assert 0.2 < len(changed) / len(rows) < 0.4
+    assert not ground.texts
+    assert {row.label for row in changed.values()} == {1}
+    assert {rows[place].label for place in changed} > {1}
+    assert all(row.ids == encoder.encode(examples[place].text, ()).ids for place, row in changed.items())
+
+
+def test_what_normalisation_undoes_is_not_taught(towns):
+    examples, rows, plain, retriever = towns
+    words = KnownWords.of((e.text for e in examples), {})
+    encoder = PairEncoder(plain.tokenizer.to_str().encode(), 32, Normaliser(words))
+    normalised = encode_examples(examples, label_names(examples), encoder, retriever, top_k=4, entities="gold")
+    made, ground = augmenter((examples, normalised, encoder, retriever), AugmentSettings(edit=1.0))
+    changed = dict(made.epoch(0))
+    edited = [(e.text, a) for e, a in zip(examples, ground.texts, strict=True) if e.text != a]
+    assert all(encoder.normaliser(after) != encoder.normaliser(before) for before, after in edited)
+    assert len(changed) == len(rows)

@@ -23,6 +23,7 @@ from groundwire.export.model import TextClassifier, TextTask, load_encoder, reso
 from groundwire.export.recipe import build_bundle
 from groundwire.export.rows import Row, TextBatches, collate, ordered_batches
 from groundwire.export.settings import Recipe, read_recipe
+from groundwire.v1 import bundle_pb2
 
 
 def feeds(rows: int = 5, tokens: int = 9) -> dict[str, np.ndarray]:
@@ -139,11 +140,10 @@ def test_quantization_changes_the_encoder_and_leaves_the_heads(project: Path):
 
 def test_the_certificate_says_what_evaluating_the_served_model_shows(built: Bundle, project: Path, recipe: Recipe):
     from groundwire.kg import open_graph
-    from groundwire.kg.encode import PairEncoder
 
     _, calibration = split_by_entity(read_examples(project / "test.jsonl"), 0.5, recipe.seed)
     test = [e for e in read_examples(project / "test.jsonl") if e not in calibration]
-    encoder = PairEncoder(built.tokenizer, built.manifest.inputs.max_tokens)
+    encoder = built.encoder()
     session, retriever = onnx_graph.session(built.model), open_graph(project / "towns.ttl")
     probabilities = []
     for example in test:
@@ -256,6 +256,8 @@ def test_a_bundle_that_was_changed_is_refused(built: Bundle, tmp_path: Path, cha
         ("name = 'x'\n[data]\ntrain=1\ntest='b'\n[encoder]\nname='c'", "data.train must be a string"),
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.adversary]\nnorm='l9'", "norm must be"),
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[policy]\ncoverage=1.5", "coverage must lie"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\nnormalise='all'", "normalise must be one of"),
+        ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.augment]\nunknown=0.1", "neutral_label"),
         ("name = 'x'\ndata = 3\n[encoder]\nname='c'", "data must be a table"),
     ],
 )
@@ -312,3 +314,23 @@ def test_batches_repeat_for_the_same_epoch_and_hold_every_row_once():
     assert dropped == [25, 25, 0]
     lengths = [len(rows[i].ids) for b in ordered_batches(rows, 8, 0) for i in b.index.tolist()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_the_bundle_makes_the_rows_that_its_model_was_trained_on(recipe: Recipe, tmp_path: Path):
+    """Texts put right: byte for byte the same rows from the recipe's data and from the opened bundle."""
+    from groundwire.export.prepare import open_recipe_graph, prepare
+
+    encoder = dataclasses.replace(recipe.encoder, normalise="spell")
+    certify = dataclasses.replace(recipe.certify, examples=8)
+    righting = dataclasses.replace(recipe, encoder=encoder, certify=certify)
+    bundle = build_bundle(righting, tmp_path / "righting")
+    assert bundle.manifest.inputs.text_normalisation == bundle_pb2.TEXT_NORMALISATION_SPELL
+    served = open_bundle(bundle.path).encoder()
+    with open_recipe_graph(righting) as retriever:
+        prepared = prepare(righting, retriever)
+        assert bundle.words == prepared.words
+        for example, row in zip(read_examples(righting.path(righting.data.train)), prepared.train, strict=True):
+            named = list(example.entities) if righting.graph.train_entities == "gold" else None
+            evidence = retriever.ground(example.text, righting.graph.top_k, named).evidence
+            pair = served.encode(example.text, evidence)
+            assert (pair.ids, pair.type_ids) == (row.ids, row.type_ids)

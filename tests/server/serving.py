@@ -8,7 +8,6 @@ import onnxruntime as ort
 
 from groundwire.bundle import INPUTS, OUTPUTS, Bundle
 from groundwire.kg import Retriever
-from groundwire.kg.encode import PairEncoder
 from groundwire.server.app import Server
 from groundwire.server.pipeline import Pipeline
 
@@ -58,7 +57,7 @@ def direct_model(bundle: Bundle, retriever: Retriever) -> Direct:
     `written` is what the model reads in place of the text, beside the text's own evidence.
     """
     session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    encoder = PairEncoder(bundle.tokenizer, bundle.manifest.inputs.max_tokens)
+    encoder = bundle.encoder()
     known: dict[tuple[str, bool, str], dict[str, np.ndarray]] = {}
 
     def run(text: str, evidence: bool = True, written: str = "") -> dict[str, np.ndarray]:

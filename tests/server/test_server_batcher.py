@@ -27,7 +27,7 @@ from groundwire.server.runtime import Outputs, Runtime
 
 @pytest.fixture(scope="module")
 def encoder(tiny: Bundle) -> PairEncoder:
-    return PairEncoder(tiny.tokenizer, tiny.manifest.inputs.max_tokens)
+    return tiny.encoder()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from processes import ServeProcess
 from repositories import write_version
 
 from groundwire.bundle import Bundle
-from groundwire.kg.encode import PairEncoder
 from groundwire.server.config import Limits
 from groundwire.server.runtime import Runtime
 from groundwire.server.warm_up import batch_shapes, warm_up
@@ -41,7 +40,7 @@ def test_what_would_take_too_long_is_not_begun() -> None:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(batch_rows=3, batch_tokens=100)])
 def test_a_model_answers_alike_with_and_without(tiny: Bundle, limits: Limits) -> None:
-    encoder = PairEncoder(tiny.tokenizer, tiny.manifest.inputs.max_tokens)
+    encoder = tiny.encoder()
     rows = [encoder.encode("Oslo is the capital of Norway.", ())]
     answers = []
     for given_limits in (None, limits):

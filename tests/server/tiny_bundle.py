@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from groundwire import bundle
 from groundwire.bundle import Bundle, seal_bundle
 from groundwire.conformal import LAC, fit
+from groundwire.kg.known_words import KnownWords
 from groundwire.v1 import bundle_pb2
 
 LABELS = ("supported", "refuted", "unknown")
@@ -34,8 +35,12 @@ def write_tiny_bundle(
     require_grounding: bool = True,
     max_distance_quantile: float = 0.99,
     scale: float = 6.0,
+    words: KnownWords | None = None,
 ) -> Bundle:
-    """Write a bundle to `out`. Another `seed` gives another model; a greater `scale` a surer one."""
+    """Write a bundle to `out`. Another `seed` gives another model; a greater `scale` a surer one.
+
+    With `words` the texts are put right with them.
+    """
     manifest = bundle_pb2.BundleManifest(
         format_version=bundle.FORMAT_VERSION,
         name=name,
@@ -44,6 +49,7 @@ def write_tiny_bundle(
         inputs=bundle_pb2.InputSpec(
             max_tokens=MAX_TOKENS,
             top_k=top_k,
+            text_normalisation=bundle_pb2.TEXT_NORMALISATION_SPELL if words else None,
             tensors=[
                 bundle_pb2.TensorSpec(name=tensor, dtype="int64", shape=["batch", "tokens"]) for tensor in bundle.INPUTS
             ],
@@ -66,6 +72,8 @@ def write_tiny_bundle(
         staging.mkdir()
         tokenizer = tiny_tokenizer()
         (staging / bundle.TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
+        if words:
+            (staging / bundle.WORDS).write_bytes(words.to_bytes())
         model = tiny_model(tokenizer.get_vocab_size(), seed, scale).SerializeToString()
         (staging / bundle.MODEL).write_bytes(model)
         certificate = bundle_pb2.Certificate(

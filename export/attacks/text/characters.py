@@ -24,6 +24,7 @@ NEIGHBOURS: Mapping[str, str] = {
 LOOKALIKES: Mapping[str, str] = dict(zip("aceijopsxyABCEHIJKMOPSTX", "асеіјорѕхуАВСЕНІЈКМОРЅТХ", strict=True))
 ZERO_WIDTH = "\u200b"
 MIN_LETTERS = 4
+MOST_SPELLINGS = 12  # tried for a word, unless an attack asks for more
 
 
 def swap(word: str) -> list[str]:
@@ -78,7 +79,7 @@ CHARACTER_EDITS: Mapping[str, Callable[[str], list[str]]] = {
 
 
 def character_candidates(
-    known_words: Collection[str] = (), edits: Collection[str] = tuple(CHARACTER_EDITS), most: int = 12
+    known_words: Collection[str] = (), edits: Collection[str] = tuple(CHARACTER_EDITS), most: int = MOST_SPELLINGS
 ) -> Callable[[str], dict[tuple[int, int], list[str]]]:
     """Candidates for `attack_texts`: for each word of a text that may change, by (start, end), other spellings.
 

@@ -1,7 +1,8 @@
 """Greedy substitution against any function from texts to probabilities (Jin et al. 2020 "TextFooler").
 
 First each word is left out once, to see how much the true label rests on it; then the words are replaced, the
-weightiest first, each by the candidate that leaves the true label least. Many texts are attacked side by side, so that
+weightiest first, each by the candidate that leaves the true label least. When as many are changed as may be, and
+queries are left, it begins again with the words not tried yet. Many texts are attacked side by side, so that
 the function is called with large batches.
 
 N texts, C labels.
@@ -147,10 +148,13 @@ def _attack(text: str, label: int, candidates: Candidates, budget: Budget) -> Ge
         order = looked
     changed: dict[tuple[int, int], str] = {}
     fixed = fixed_words(text)
-    most = budget.words(text)
+    most, low = budget.words(text), float(first[label])
     for span in order:
-        if len(changed) == most or spent >= budget.queries:
+        if spent >= budget.queries:
             break
+        if len(changed) == most:
+            # Start again with the words not tried yet: the weightiest may be one that a defence puts right.
+            changed, low = {}, float(first[label])
         trials = [_replace(text, changed | {span: option}) for option in spans[span]]
         kept = [n for n, trial in enumerate(trials) if fixed_words(trial) == fixed][: budget.queries - spent]
         if not kept:
@@ -162,9 +166,10 @@ def _attack(text: str, label: int, candidates: Candidates, budget: Budget) -> Ge
         if len(wrong):
             # Of those that fool, the most confident one.
             worst = int(wrong[answers[wrong].max(axis=1).argmax()])
-        if len(wrong) or answers[worst, label] < best[label]:
-            changed[span] = spans[span][kept[worst]]
-            best_text, best, edits = trials[kept[worst]], answers[worst], len(changed)
+        if len(wrong) or answers[worst, label] < low:
+            changed[span], low = spans[span][kept[worst]], float(answers[worst, label])
+            if len(wrong) or low < best[label]:
+                best_text, best, edits = trials[kept[worst]], answers[worst], len(changed)
         if len(wrong):
             break
     return result()
