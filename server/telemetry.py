@@ -131,8 +131,9 @@ class _Call:
         """
         if not self._span.is_recording():
             return
+        length = _ns(record.since())  # before the clock, so that a pause between the two can't put the start too early
         end = time.time_ns()
-        start = at = end - _ns(record.since())
+        start = at = end - length
         attributes = {"groundwire.model": model} | ({"error.type": error} if error else {})
         request = self._emit(
             "request",
