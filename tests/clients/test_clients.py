@@ -53,6 +53,11 @@ LANGUAGES = {
         ("node", "npm"),
         compiled=False,
     ),
+    "go": Language(
+        (("make",),),
+        ("build/client",),
+        ("make", "go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc", "/usr/share/gocode/src/google.golang.org/grpc"),
+    ),
 }
 
 
