@@ -28,6 +28,7 @@ from groundwire.v1 import prediction_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 ASKED = os.environ.get("GROUNDWIRE_TEST_CLIENTS") == "1"
+JARS = ("grpc-netty", "netty-handler", "perfmark-api", "protobuf", "proto-google-common-protos")
 TEXTS = ("Paris is the capital of France.", "Liberté, said France.", "Nothing here is in the graph at all.")
 TOKEN = "correct-horse-battery-staple"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -57,6 +58,11 @@ LANGUAGES = {
         (("make",),),
         ("build/client",),
         ("make", "go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc", "/usr/share/gocode/src/google.golang.org/grpc"),
+    ),
+    "java": Language(
+        (("make",),),
+        ("java", "-jar", "build/client.jar"),
+        ("make", "javac", "protoc", "grpc_java_plugin", *(f"/usr/share/java/{jar}.jar" for jar in JARS)),
     ),
 }
 
@@ -88,7 +94,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     language = LANGUAGES[request.param]
     if language.compiled and not ASKED:
         pytest.skip("compiled clients take long to build; set GROUNDWIRE_TEST_CLIENTS=1")
-    missing = [need for need in language.needs if shutil.which(need) is None and not Path(need).is_dir()]
+    missing = [need for need in language.needs if shutil.which(need) is None and not Path(need).exists()]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     top = tmp_path_factory.mktemp(request.param)
