@@ -64,6 +64,11 @@ LANGUAGES = {
         ("java", "-jar", "build/client.jar"),
         ("make", "javac", "protoc", "grpc_java_plugin", *(f"/usr/share/java/{jar}.jar" for jar in JARS)),
     ),
+    "cpp": Language(
+        (("cmake", "-B", "build"), ("cmake", "--build", "build")),
+        ("build/client",),
+        ("cmake", "c++", "protoc", "grpc_cpp_plugin", "/usr/include/grpcpp"),
+    ),
 }
 
 
