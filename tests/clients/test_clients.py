@@ -28,7 +28,7 @@ from groundwire.v1 import prediction_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 ASKED = os.environ.get("GROUNDWIRE_TEST_CLIENTS") == "1"
-JARS = ("grpc-netty", "netty-handler", "perfmark-api", "protobuf", "proto-google-common-protos")
+JARS = ("grpc-netty", "netty-tcnative", "perfmark-api", "protobuf", "proto-google-common-protos")
 TEXTS = ("Paris is the capital of France.", "Liberté, said France.", "Nothing here is in the graph at all.")
 TOKEN = "correct-horse-battery-staple"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
