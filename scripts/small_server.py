@@ -83,10 +83,9 @@ class SmallServer:
 
     def bugs(self) -> list[dict[str, Any]]:
         """Lines of the log that tell of a bug: an exception that nobody expected."""
-        # gRPC prints a traceback of its own when a client left before its refusal could be sent.
-        other = [line["line"] for line in self.process.events("other") if line["line"].startswith('  File "')]
-        ours = [line for line in other if not line.startswith('  File "src/python/grpcio/')]
-        return self.process.events("bug") + ([{"event": "traceback", "lines": ours}] if ours else [])
+        # gRPC tells of errors of its own too, such as when a client left before its refusal could be sent.
+        raised = [line for line in self.process.lines() if "/grpc/" not in line.get("at", "/grpc/")]
+        return self.process.events("bug") + self.process.events("other") + raised
 
     def resident(self) -> int:
         """Bytes in memory of the process and of those that it started, or 0 when it is gone."""

@@ -4,15 +4,16 @@ import json
 import logging
 import re
 import sys
+import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 
 from groundwire.server.trace import CURRENT
 
-_PATH = re.compile(r"\[/.*|b['\"].*", re.DOTALL)
+_FOREIGN = {"asyncio", "grpc"}  # their messages and errors quote what a client sent
+_QUOTED = re.compile(r"\[/.*|b['\"].*|\(.*|\n.*", re.DOTALL)  # a path, arguments, what follows the first line
 
-
-def _without_path(message: str) -> str:
-    return _PATH.sub("", message).rstrip()
+_log = logging.getLogger("groundwire.server")
 
 
 class JsonFormatter(logging.Formatter):
@@ -20,11 +21,11 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        foreign = record.name.partition(".")[0] == "grpc"  # its messages and errors quote what a client sent
+        foreign = record.name.partition(".")[0] in _FOREIGN
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": _without_path(record.getMessage()) if foreign else record.getMessage(),
+            "event": _QUOTED.sub("", record.getMessage()).rstrip() if foreign else record.getMessage(),
             "process": record.process,
             **getattr(record, "fields", {}),
         }
@@ -32,21 +33,42 @@ class JsonFormatter(logging.Formatter):
         if call is not None:
             line["trace_id"] = call.trace_id
         if record.exc_info and foreign:
-            line["error"] = getattr(record.exc_info[0], "__name__", "")
+            line |= _error(record.exc_info[0], record.exc_info[2])
         elif record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send Groundwire's logs, what gRPC warns of, and failures of OpenTelemetry to stderr.
+    """Send Groundwire's logs, what gRPC and asyncio warn of, and failures of OpenTelemetry to stderr.
 
-    For a process that is a server, not a library.
+    Errors that Python or gRPC would print there by themselves become lines of the log too, with kind and place of the
+    error only. For a process that is a server, not a library.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name, least in (("groundwire", level), ("grpc", logging.WARNING), ("opentelemetry", logging.ERROR)):
+    least = {"groundwire": level, "grpc": logging.WARNING, "asyncio": logging.WARNING, "opentelemetry": logging.ERROR}
+    for name, its_level in least.items():
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(least)
+        logger.setLevel(its_level)
         logger.propagate = False
+    sys.unraisablehook = _unraisable
+    # grpc.aio calls this, after its line of the log, when it can't tell a client of an error.
+    traceback.print_exc = _printed
+
+
+def _error(kind: type[BaseException] | None, trace: TracebackType | None) -> dict[str, str]:
+    """What may be said of an error whose message may quote a client: its kind, and where it was raised."""
+    said = {"error": kind.__name__ if kind else ""}
+    frames = traceback.extract_tb(trace)
+    return said | {"at": f"{frames[-1].filename}:{frames[-1].lineno}"} if frames else said
+
+
+def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    _log.error("error that nobody can catch", extra={"fields": _error(raised.exc_type, raised.exc_traceback)})
+
+
+def _printed(*_options: object, **_more: object) -> None:
+    kind, _, trace = sys.exc_info()
+    _log.error("error printed by a library", extra={"fields": _error(kind, trace)})

@@ -66,7 +66,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # Idle threads sleep. Spinning would save some 10 µs a run, and take the cores from linking and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # What goes wrong in a run is raised as well, and its line on stderr would hold values that clients sent.
+    # What goes wrong in a run is raised as well, and its line on stderr would hold values that clients sent. Which
+    # library a provider lacks is said all the same: by the logger of the process, not of a session.
     options.log_severity_level = int(os.environ.get(SEVERITY, FATAL))
     return options
 

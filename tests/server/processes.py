@@ -54,9 +54,12 @@ class ServeProcess:
         self._reader.join(10)
         return code
 
-    def events(self, event: str) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
         with self._grew:
-            return [line for line in self._log if line["event"] == event]
+            return list(self._log)
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines() if line["event"] == event]
 
     def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
         """Wait until the log holds `count` such events."""

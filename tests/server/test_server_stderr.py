@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,29 @@ from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import Client
 
 SECRET = "unheard-of"
+LIBRARIES = f"""
+import asyncio, gc
+from groundwire.server.logs import configure_logging
+
+class Held:
+    def __del__(self):
+        raise ValueError("{SECRET}")
+
+async def fail():
+    raise ValueError("{SECRET}")
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.call_soon(int, "{SECRET}")
+    task = loop.create_task(fail())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+
+configure_logging()
+Held()
+asyncio.run(main())
+"""
 INDEX = 987_654_321
 PREDICT = "/groundwire.v1.PredictionService/Predict"
 OTHER_PATH = frame(
@@ -47,15 +71,20 @@ HOSTILE = (
 )
 
 
+def ask(address: str, frames: bytes) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + frames)
+    return connection
+
+
 @pytest.mark.parametrize("frames", HOSTILE)
 def test_stderr_holds_only_the_log_and_nothing_that_clients_send(
     tiny: Bundle, graph: Path, tmp_path: Path, frames: bytes
 ) -> None:
     write_lookup(tmp_path / "lookup.onnx")
     with ServeProcess(tiny.path, graph, "--model", f"{LOOKUP}={tmp_path / 'lookup.onnx'}") as server:
-        host, _, port = server.address.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
-            connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + frames)
+        with ask(server.address, frames) as connection:
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1 << 16):
                 pass
@@ -70,4 +99,33 @@ def test_stderr_holds_only_the_log_and_nothing_that_clients_send(
         assert server.wait() == 0
         assert server.events("stopped")
         assert server.events("other") == []
-        assert not any(word in json.dumps(server._log) for word in (SECRET, str(INDEX)))
+        assert not any(word in json.dumps(server.lines()) for word in (SECRET, str(INDEX)))
+
+
+def test_a_path_that_is_not_utf_8_from_a_client_that_is_gone_is_a_line_of_the_log(tiny: Bundle, graph: Path) -> None:
+    with ServeProcess(tiny.path, graph) as server:
+        frames = b"".join(call(f"/{SECRET}\xff/x", b""))
+        for _ in range(10_000):  # gRPC prints the error when the client goes before its refusal
+            ask(server.address, frames).close()
+            if server.events("error printed by a library"):
+                break
+        with Client(server.address) as client:
+            assert client.predict(["Paris"]).predictions
+        server.terminate()
+        assert server.wait() == 0
+        printed = server.events("error printed by a library")
+        assert {line["error"] for line in printed} == {"ExecuteBatchError"}
+        assert server.events("other") == []
+        assert SECRET not in json.dumps(server.lines())
+
+
+def test_errors_that_nobody_catches_are_logged_without_what_they_say() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True, timeout=60)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert sorted(line["event"] for line in lines) == [
+        "Exception in callback int",
+        "Task exception was never retrieved",
+        "error that nobody can catch",
+    ]
+    assert all(line["error"] == "ValueError" for line in lines)
+    assert SECRET not in done.stderr
