@@ -171,6 +171,8 @@ async def test_a_reader_that_does_not_read_is_not_read_from(config: ServerConfig
     """The server answers only what it can send, so its memory stays; others are served; nothing is lost at last."""
     messages = 3_000
     text = TEXTS[0] + " x" * 500  # an answer holds the mentions and the evidence, some 2 kB
+    # A field that nobody knows, of 8 kB: all messages are far more than the windows that gRPC widens under load.
+    weight = b"\xfa\x7f\x80\x40" + bytes(8192)
     async with Server(config) as server, AsyncClient(server.address) as other:
         pipeline = only_pipeline(server)
         original, read = pipeline.answer, 0
@@ -189,9 +191,8 @@ async def test_a_reader_that_does_not_read_is_not_read_from(config: ServerConfig
             async def write() -> None:
                 item = prediction_pb2.PredictInput(text=text)
                 for number in range(messages):
-                    await call.write(
-                        prediction_pb2.PredictStreamRequest(id=str(number), input=item).SerializeToString()
-                    )
+                    message = prediction_pb2.PredictStreamRequest(id=str(number), input=item)
+                    await call.write(message.SerializeToString() + weight)
                 await call.done_writing()
 
             writing = asyncio.create_task(write())
