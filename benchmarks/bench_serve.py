@@ -26,11 +26,8 @@ import argparse
 import asyncio
 import json
 import os
-import pickle
 import platform
-import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,164 +35,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from serve_load import TICKS, Row, Serving, ask, ask_at, echo
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
 PAUSE = 0.002  # seconds; about what one client and the server need between two runs of the model
-ANSWER_BYTES = 1400  # of one text's answer
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-# `groundwire serve`, which also notes when each batch was run and what rows it held, and writes that down at its end.
-NOTED = """
-import atexit, pickle, sys, time
-from pathlib import Path
-from groundwire.cli.serve import serve
-from groundwire.server.runtime import Runtime
-
-batches, run = [], Runtime.run
-
-def noted(self, rows):
-    batches.append((time.time(), rows))
-    return run(self, rows)
-
-def write():
-    plain = [(when, [(row.ids, row.type_ids) for row in rows]) for when, rows in batches]
-    Path(path).write_bytes(pickle.dumps(plain))
-
-Runtime.run = noted
-path = sys.argv.pop(1)
-atexit.register(write)
-serve()
-"""
-# The least that a server of this library does: no model, no parsing. It waits so long, and answers with so many bytes.
-ECHO = """
-import asyncio, sys, grpc, uvloop
-
-wait, size = float(sys.argv[1]), int(sys.argv[2])
-
-async def answer(content, context):
-    if wait:
-        await asyncio.sleep(wait)
-    return b"x" * size
-
-async def main():
-    server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(answer)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Echo", {"Echo": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
-
-uvloop.run(main())
-"""
 TOGETHER = 4  # texts of a request, in the second measurement at saturation
-Row = tuple[list[int], list[int]]  # token ids, type ids
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of all threads of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-class Serving:
-    """`groundwire serve` in a process of its own, and the batches that it ran, once it was stopped."""
-
-    def __init__(self, bundle: str, graph: str, notes: Path) -> None:
-        options = ("--bundle", bundle, "--graph", graph, "--listen", "127.0.0.1:0", "--threads", "1")
-        self._notes = notes
-        command = [sys.executable, "-c", NOTED, str(notes), *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().removeprefix("listening on ").strip()
-
-    def cpu(self) -> float:
-        """Seconds of all its threads, user and system."""
-        return cpu_of(self.process.pid)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def batches(self, start: float, end: float) -> list[list[Row]]:
-        """Those run between two moments, in seconds since 1970."""
-        found = pickle.loads(self._notes.read_bytes())
-        return [rows for when, rows in found if start <= when <= end]
-
-
-async def ask(address: str, texts: list[str], clients: int, together: int = 1) -> list[float]:
-    """Ask for the texts, so many in a request, `clients` at a time. Latencies in seconds."""
-    from groundwire.server.client import AsyncClient
-
-    waiting = iter([texts[start : start + together] for start in range(0, len(texts), together)])
-    latencies: list[float] = []
-    async with AsyncClient(address) as client:
-
-        async def work() -> None:
-            for some in waiting:
-                started = time.perf_counter()
-                await client.predict(some)
-                latencies.append(time.perf_counter() - started)
-
-        await asyncio.gather(*(work() for _ in range(clients)))
-    return latencies
-
-
-async def ask_at(address: str, texts: list[str], rate: float) -> list[float]:
-    """Ask at random moments, `rate` a second on the average. Latencies in seconds from when each was due."""
-    from groundwire.server.client import AsyncClient
-
-    chance = random.Random(0)
-    latencies: list[float] = []
-    async with AsyncClient(address) as client:
-
-        async def one(text: str, due: float) -> None:
-            await client.predict([text])
-            latencies.append(time.perf_counter() - due)
-
-        due, tasks = time.perf_counter(), []
-        for text in texts:
-            due += chance.expovariate(rate)
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(one(text, due)))
-        await asyncio.gather(*tasks)
-    return latencies
-
-
-def echo(wait: float, clients: int, calls: int) -> tuple[float, float]:
-    """What gRPC takes alone: median latency in seconds beyond `wait`, and CPU seconds of the server for a call."""
-    command = [sys.executable, "-c", ECHO, str(wait), str(ANSWER_BYTES)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    address = process.stdout.readline().strip()
-    try:
-        asyncio.run(ask_echo(address, clients, 3 * clients))
-        before = cpu_of(process.pid)
-        latencies = asyncio.run(ask_echo(address, clients, calls))
-        return statistics.median(latencies) - wait, (cpu_of(process.pid) - before) / len(latencies)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-async def ask_echo(address: str, clients: int, calls: int) -> list[float]:
-    """Latencies in seconds."""
-    latencies: list[float] = []
-    async with grpc.aio.insecure_channel(address) as channel:
-        call: Any = channel.unary_unary("/Echo/Echo")
-
-        async def work() -> None:
-            for _ in range(calls // clients):
-                started = time.perf_counter()
-                await call(b"y" * 80, timeout=30)
-                latencies.append(time.perf_counter() - started)
-
-        await asyncio.gather(*(work() for _ in range(clients)))
-    return latencies
 
 
 def percentiles(latencies: list[float]) -> dict[str, float]:
