@@ -10,8 +10,8 @@ Triton's own client (peers/client.py), in a closed loop of 1 and of 16 clients. 
 - text: a text in, probabilities out. The peers tokenize and run the model. Groundwire, with the same tokenizer and
   model, also grounds the text in a graph, and works out uncertainty, conformal set and decision; it does more.
 
-Where a peer can be set up in several ways, it is in the one that was fastest here: MLServer and KServe without batching
-(their windows cost more than such a model), PyTriton and Ray Serve with batching and no delay.
+Where a peer can be set up in several ways: MLServer and KServe run without batching, PyTriton and Ray Serve with
+batching and no delay. Other settings were not tried.
 
 DIR holds a virtual environment for each peer and one for the client, made so with Python 3.11:
 
