@@ -54,9 +54,11 @@ def workers(of: int = 0) -> list[int]:
 
 
 def ended(process: int) -> bool:
-    """Whether a process has ended so far that who started it can know: not before it is a zombie."""
+    """Whether a process has ended so far that who started it can know: a zombie whose other threads are gone."""
+    place = Path(f"/proc/{process}")
     try:
-        return (Path(f"/proc/{process}/stat")).read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        zombie = (place / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return zombie and len(list((place / "task").iterdir())) == 1
     except OSError:
         return True
 
