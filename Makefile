@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check proto bench bench-infotabs bench-kg bench-robustness bench-serve clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.installed: pyproject.toml constraints.txt kg/_native.pyx
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard kg/_native*.pyx kg/_native*.pxi)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Groundwire needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 # torch first and alone: with its version pinned, pip takes the CPU build where one is offered, and nothing that follows replaces it.

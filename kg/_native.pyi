@@ -1,9 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from mmap import mmap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from groundwire.kg.types import Evidence, Term
 
 VERSION: int
 
@@ -27,6 +29,15 @@ def features(
     text_has_capitals: bool,
     stop_words: frozenset[str],
 ) -> list[float]: ...
+def stem(
+    word: str,
+    stop_words: frozenset[str],
+    numbers: dict[str, str],
+    irregular: dict[str, str],
+    endings: tuple[str, ...],
+    shortest: int,
+    longest: int,
+) -> str: ...
 def places(table: NDArray[np.uint64], words: Sequence[str]) -> list[int]: ...
 
 class Strings:
@@ -51,6 +62,7 @@ class Kernel:
     ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]: ...
     def parts(self, wanted: int) -> list[int]: ...
     def misspelt(self, word: str, shortest_for_two: int, longest_for_two: int) -> list[int]: ...
+    def degree(self, node: int) -> int: ...
     def best(
         self,
         nodes: list[int],
@@ -64,3 +76,31 @@ class Kernel:
     def shared(
         self, nodes: list[int], query_words: NDArray[np.int64], query_weights: NDArray[np.float64]
     ) -> list[list[float]]: ...
+
+class Lexicon:
+    def __init__(
+        self,
+        hashes: NDArray[np.uint64],
+        frequency: NDArray[np.uint32],
+        stem: Callable[[str], str],
+        weight: Callable[[int], float],
+        most: int,
+    ) -> None: ...
+    def look_up(self, words: list[str]) -> tuple[list[str], dict[str, int], list[int], list[float]]: ...
+
+class Writer:
+    def __init__(
+        self,
+        terms: Strings,
+        labels: Strings,
+        graphs: list[str],
+        conflicts: NDArray[np.uint64],
+        term_type: type[Term],
+        evidence_type: type[Evidence],
+        make_term: Callable[[str, str], Term],
+        shorten: Callable[[str], str],
+        default_datatype: str,
+        longest: int,
+        most: int,
+    ) -> None: ...
+    def evidence(self, rows: list[tuple[int, int, int, int]], scores: list[float]) -> list[Evidence]: ...

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
-from groundwire.kg.index import Facts, Floats, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
-from groundwire.kg.kernel import open_kernel
+from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
+from groundwire.kg.kernel import open_kernel, open_lexicon, open_writer
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import LONGEST_FOR_TWO, Spelling, nearest
 from groundwire.kg.strings import open_strings
 from groundwire.kg.tables import Tables, places
-from groundwire.kg.terms import fallback_label, make_term
-from groundwire.kg.types import GraphInfo, Term
+from groundwire.kg.terms import fallback_label
+from groundwire.kg.types import Evidence, GraphInfo
 from groundwire.kg.vectors import Bytes, WordVectors
 
 _NO_INTS = np.zeros(0, dtype=np.int64)
@@ -95,12 +95,8 @@ class CompiledIndex(GraphIndex):
             self.vectors = WordVectors(array("token_vectors"), open_strings(folder, "tokenizer")[0])
         self._aliases = Aliases(folder)
         self._conflict_pair = array("conflict_pair") if folder.has("conflict_pair") else _NO_PAIRS
-        self._known_words: dict[str, int] = {}
-        self._known_weights: dict[int, float] = {}
         self._known_spellings: dict[str, list[Spelling]] = {}
-        self._known_terms: dict[int, Term] = {}
         self._known_postings: dict[int, tuple[Posting, ...]] = {}
-        self._known_statements: dict[Row, tuple[Term, Term, Term, str, str, bool]] = {}
         self.type_node = -1
         type_node = self.find(RDF_TYPE)
         if type_node is not None:
@@ -110,6 +106,10 @@ class CompiledIndex(GraphIndex):
         kernel = open_kernel(folder, self.settings, shift, self.type_node) if native else None
         self.kernel = kernel
         self._tables = kernel or Tables(tables, shift)
+        self._lexicon = open_lexicon(folder, self.info.triples) if native else None
+        self._writer = (
+            open_writer(self._terms, self._labels, self._graph_names, self._conflict_pair) if native else None
+        )
 
     def lookup(
         self, words: Sequence[str], starts: int, longest: int, center: int = -1
@@ -206,23 +206,9 @@ class CompiledIndex(GraphIndex):
         """The label that people read."""
         return self._labels[node] or fallback_label(self._terms[node])
 
-    def term(self, node: int) -> Term:
-        """The node as a term with its label."""
-        found = self._known_terms.get(node)
-        if found is None:
-            if len(self._known_terms) >= _MOST_TERMS:
-                self._known_terms.clear()
-            found = self._known_terms[node] = make_term(self.key(node), self._labels[node])
-        return found
-
-    def statement(self, row: Row) -> tuple[Term, Term, Term, str, str, bool]:
-        """A triple as evidence has it."""
-        found = self._known_statements.get(row)
-        if found is None:
-            if len(self._known_statements) >= _MOST_TERMS:
-                self._known_statements.clear()
-            found = self._known_statements[row] = super().statement(row)
-        return found
+    def evidence(self, rows: list[Row], scores: list[float]) -> list[Evidence]:
+        """Triples as evidence."""
+        return super().evidence(rows, scores) if self._writer is None else self._writer.evidence(rows, scores)
 
     def graph_name(self, graph: int) -> str:
         """IRI of a named graph, empty for the default graph."""
@@ -230,6 +216,8 @@ class CompiledIndex(GraphIndex):
 
     def degree(self, node: int) -> int:
         """Triples with the node as subject or object."""
+        if self.kernel is not None:
+            return self.kernel.degree(node)
         out_start, out_end = self._outgoing[node : node + 2].tolist()
         in_start, in_end = self._incoming[node : node + 2].tolist()
         return int(out_end - out_start + in_end - in_start)
@@ -260,25 +248,11 @@ class CompiledIndex(GraphIndex):
 
     def word_ids(self, stems: Sequence[str]) -> list[int]:
         """The word of each stem, -1 when unknown."""
-        known = self._known_words
-        new = [stem for stem in stems if stem not in known]
-        if new:
-            if len(known) + len(new) > _MOST_WORDS:
-                # A new dictionary, since other threads may still read the old one.
-                known = self._known_words = {stem: known[stem] for stem in stems if stem in known}
-            known.update(zip(new, places(self._vocabulary_hash, new), strict=True))
-        return [known.get(stem, -1) for stem in stems]
+        return places(self._vocabulary_hash, stems)
 
-    def weights(self, words: Ints) -> Floats:
-        """What sharing each word counts for."""
-        known = self._known_weights
-        numbers = words.tolist()
-        new = [number for number in numbers if number not in known]
-        if new:
-            if len(known) + len(new) > _MOST_WORDS:
-                known = self._known_weights = {number: known[number] for number in numbers if number in known}
-            known.update(zip(new, super().weights(np.array(new, dtype=np.int64)).tolist(), strict=True))
-        return np.array([known[number] for number in numbers])
+    def look_up(self, words: list[str]) -> tuple[list[str], dict[str, int], list[int], list[float]]:
+        """Stems, the numbers of those known, the numbers in order and their weights."""
+        return super().look_up(words) if self._lexicon is None else self._lexicon.look_up(words)
 
     def frequencies(self, words: Ints) -> Ints:
         """Triples that hold each word."""

@@ -16,7 +16,7 @@ from groundwire.kg.settings import GraphSettings
 from groundwire.kg.spell import Spelling
 from groundwire.kg.stems import stem
 from groundwire.kg.terms import make_term
-from groundwire.kg.types import GraphInfo, Term
+from groundwire.kg.types import Evidence, GraphInfo, Term
 from groundwire.kg.vectors import Bytes, WordVectors
 from groundwire.kg.verbalise import verbalise
 
@@ -59,6 +59,9 @@ class Kernel(Protocol):
     ) -> tuple[list[Row], list[float], set[int]]:
         """Rows, their scores, and the words of the query that they or the nodes' labels hold."""
 
+    def degree(self, node: int) -> int:
+        """Triples with the node as subject or object."""
+
     def shared(self, nodes: list[int], query_words: Ints, query_weights: NDArray[np.float64]) -> list[list[float]]:
         """For each node the weights of the query's words that its triples or its description hold."""
 
@@ -74,6 +77,12 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+
+def word_weights(frequencies: Ints, triples: int) -> Floats:
+    """What sharing a word counts for that so many of the graph's triples hold. Shape as `frequencies`."""
+    weights: Floats = np.log1p(max(1, triples) / (1.0 + frequencies))
+    return weights
 
 
 class GraphIndex(ABC):
@@ -151,12 +160,14 @@ class GraphIndex(ABC):
         """The node as a term with its label."""
         return make_term(self.key(node), self.label(node))
 
-    def statement(self, row: Row) -> tuple[Term, Term, Term, str, str, bool]:
-        """A triple as evidence has it: its terms, named graph, words, and whether it is in conflict."""
-        subject, predicate, obj, graph = row
-        s, p, o = self.term(subject), self.term(predicate), self.term(obj)
-        said = verbalise(s.label, p.label, o.label)
-        return s, p, o, self.graph_name(graph), said, self.conflicting(subject, predicate)
+    def evidence(self, rows: list[Row], scores: list[float]) -> list[Evidence]:
+        """Triples as evidence, each with its score as relevance."""
+        found = []
+        for (subject, predicate, obj, graph), score in zip(rows, scores, strict=True):
+            s, p, o = self.term(subject), self.term(predicate), self.term(obj)
+            said, conflicting = verbalise(s.label, p.label, o.label), self.conflicting(subject, predicate)
+            found.append(Evidence(s, p, o, self.graph_name(graph), said, score, conflicting))
+        return found
 
     @abstractmethod
     def graph_name(self, graph: int) -> str:
@@ -182,10 +193,18 @@ class GraphIndex(ABC):
     def frequencies(self, words: Ints) -> Ints:
         """How many triples hold each word in the label of predicate or object. Shape as `words`."""
 
+    def look_up(self, words: list[str]) -> tuple[list[str], dict[str, int], list[int], list[float]]:
+        """The stem of each word, empty for a stop word; the word ids of the stems that the graph knows, by stem; these
+        ids in rising order, and what sharing each counts for."""
+        stems = list(map(stem, words))
+        distinct = list(dict.fromkeys(filter(None, stems)))
+        numbers = {one: number for one, number in zip(distinct, self.word_ids(distinct), strict=True) if number >= 0}
+        known = sorted(numbers.values())
+        return stems, numbers, known, self.weights(np.array(known, dtype=np.int64)).tolist()
+
     def weights(self, words: Ints) -> Floats:
         """log(1 + N / (1 + n)) for the number n of the graph's N triples that hold each word. Shape as `words`."""
-        total = max(1, self.info.triples)
-        return np.log1p(total / (1.0 + self.frequencies(words)))
+        return word_weights(self.frequencies(words), self.info.triples)
 
     @abstractmethod
     def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:

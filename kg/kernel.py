@@ -1,21 +1,32 @@
-"""A compiled graph's kernel: ranking and look-ups in `_native.pyx`."""
+"""What `_native.pyx` does for a compiled graph; None each where the package was built without it."""
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from groundwire.kg.format import Folder
+from groundwire.kg.index import word_weights
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.settings import GraphSettings
+from groundwire.kg.stems import stem
+from groundwire.kg.strings import SortedStrings
+from groundwire.kg.terms import make_term
+from groundwire.kg.types import XSD_STRING, Evidence, Term
+from groundwire.kg.verbalise import LONGEST_LABEL, shorten
 
 if TYPE_CHECKING:
-    from groundwire.kg._native import Kernel
+    from groundwire.kg._native import Kernel, Lexicon, Writer
 
+_MOST_WORDS = 1 << 16  # kept ready, about 10 MB
+_MOST_TERMS = 1 << 15  # kept ready, about 20 MB
 _ARRAYS = """key_filter term_digit key_hash part_hash spelling_hash terms_offset outgoing incoming triple_subject
 triple_predicate triple_object triple_graph incoming_triple term_words_offset term_words about_offset about""".split()  # noqa: SIM905
 
 
 def open_kernel(folder: Folder, settings: GraphSettings, filter_shift: int, type_node: int) -> "Kernel | None":
-    """The kernel on a folder's arrays; None when the package was built without it."""
+    """Ranking and look-ups on a folder's arrays."""
     if native is None:
         return None
     arrays = {name: folder.array(name) for name in _ARRAYS}
@@ -24,3 +35,27 @@ def open_kernel(folder: Folder, settings: GraphSettings, filter_shift: int, type
     limits = settings.outgoing_limit, settings.incoming_limit
     kernel: Kernel = native.Kernel(arrays, folder.blob("terms"), filter_shift, *limits, type_node, WEIGHTS)
     return kernel
+
+
+def open_lexicon(folder: Folder, triples: int) -> "Lexicon | None":
+    """The words of a folder's vocabulary, of a graph of so many triples."""
+    if native is None:
+        return None
+
+    def weight(frequency: int) -> float:
+        return float(word_weights(np.array([frequency]), triples)[0])
+
+    vocabulary = folder.array("vocabulary_hash"), folder.array("vocabulary_frequency")
+    lexicon: Lexicon = native.Lexicon(*vocabulary, stem, weight, _MOST_WORDS)
+    return lexicon
+
+
+def open_writer(
+    terms: SortedStrings, labels: SortedStrings, graph_names: list[str], conflicts: NDArray[np.uint64]
+) -> "Writer | None":
+    """Triples as evidence, from the strings of their nodes."""
+    if native is None:
+        return None
+    made = Term, Evidence, make_term, shorten, XSD_STRING, LONGEST_LABEL, _MOST_TERMS
+    writer: Writer = native.Writer(terms, labels, graph_names, conflicts, *made)
+    return writer

@@ -7,12 +7,12 @@ word follow in a fixed order, since what decides a claim is often said in other 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.index import Facts, Floats, GraphIndex, Ints, Row
-from groundwire.kg.stems import stem
 from groundwire.kg.terms import is_literal
 from groundwire.kg.text import Words
 from groundwire.kg.vectors import NO_VECTORS, similarity
@@ -43,8 +43,7 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """The content words of a text: word ids in rising order and their weights (same shape).
 
     `numbers` holds the id of each word of the text that the graph knows, by its stem; `stems` one stem a word of the
@@ -64,17 +63,15 @@ class Query:
 
 def make_query(index: GraphIndex, words: Words) -> Query:
     """The content words of a text that the graph knows."""
-    stems = list(map(stem, words.words))
-    distinct = list(dict.fromkeys(filter(None, stems)))
-    numbers = {one: number for one, number in zip(distinct, index.word_ids(distinct), strict=True) if number >= 0}
-    known = np.array(sorted(numbers.values()), dtype=np.int64)
-    quantity = any(one[0].isdigit() for one in distinct) or not _QUANTITY_WORDS.isdisjoint(words.words)
-    content = []
+    stems, numbers, known, weights = index.look_up(words.words)
+    quantity = not _QUANTITY_WORDS.isdisjoint(words.words) or any(one[:1].isdigit() for one in stems)
+    content, content_ids = [], []
     if index.vectors is not None:
         pairs = dict(zip(words.words, stems, strict=True))
         content = [word for word, reduced in pairs.items() if reduced and not reduced[0].isdigit()][:_MOST_CONTENT]
-    content_ids = [numbers.get(stem(word), -1) for word in content]
-    return Query(known, index.weights(known), numbers, stems, content, content_ids, quantity)
+        content_ids = [numbers.get(pairs[word], -1) for word in content]
+    known_words, their_weights = np.array(known, dtype=np.int64), np.array(weights, dtype=np.float64)
+    return Query(known_words, their_weights, numbers, stems, content, content_ids, quantity)
 
 
 def hits(query: Query, words: Ints, weights: Floats | None = None) -> Floats:

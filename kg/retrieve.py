@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import compress
 
-from groundwire.kg.index import GraphIndex, Row
+from groundwire.kg.index import GraphIndex
 from groundwire.kg.link import link
 from groundwire.kg.rank import Query, best, make_query
 from groundwire.kg.text import Words, split
@@ -30,7 +30,7 @@ class IndexRetriever:
     def retrieve(self, text: str, entities: Sequence[str], top_k: int) -> list[Evidence]:
         """Rank the triples of `entities` (IRIs; unknown ones are passed over) against `text`; at most `top_k`."""
         rows, scores, _ = best(self.index, make_query(self.index, split(text)), self._nodes(entities), top_k)
-        return self._evidence(rows, scores)
+        return self.index.evidence(rows, scores)
 
     def ground(self, text: str, top_k: int, entities: Sequence[str] | None = None) -> Grounding:
         """Link `text` (unless `entities` are given), retrieve at most `top_k` triples, and measure the coverage."""
@@ -44,7 +44,7 @@ class IndexRetriever:
             mentions, nodes = (), self._nodes(entities)
         rows, scores, said = best(self.index, query, nodes, top_k)
         coverage = _coverage(words, query, mentions, said) if nodes else 0.0
-        return Grounding(mentions, tuple(self._evidence(rows, scores)), coverage)
+        return Grounding(mentions, tuple(self.index.evidence(rows, scores)), coverage)
 
     def close(self) -> None:
         """Release files and connections."""
@@ -53,14 +53,6 @@ class IndexRetriever:
     def _nodes(self, entities: Sequence[str]) -> list[int]:
         found = (self.index.find(iri) for iri in dict.fromkeys(entities))
         return [node for node in found if node is not None and self.index.degree(node)]
-
-    def _evidence(self, rows: Sequence[Row], scores: Sequence[float]) -> list[Evidence]:
-        statement = self.index.statement
-        evidence = []
-        for row, score in zip(rows, scores, strict=True):
-            subject, predicate, obj, graph, said, conflicting = statement(row)
-            evidence.append(Evidence(subject, predicate, obj, graph, said, score, conflicting))
-        return evidence
 
 
 def _coverage(words: Words, query: Query, mentions: Sequence[Mention], said: set[int]) -> float:

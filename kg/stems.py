@@ -6,6 +6,8 @@ the comparison. What no ending explains (born and birth, wrote and written) stan
 
 from functools import lru_cache
 
+from groundwire.kg.native import native
+
 STOP_WORDS = frozenset(
     """a about above after again against all also although am among an and another any are around as at be because
     been before being below between both but by can cannot could d did do does doing don down during each
@@ -77,6 +79,14 @@ _LONGEST_STEM = 6
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """Reduce a folded word to its stem; empty when it is a stop word."""
+    if native is None:
+        return plain_stem(word)
+    reduced: str = native.stem(word, STOP_WORDS, _NUMBERS, _IRREGULAR, _ENDINGS, _SHORTEST_STEM, _LONGEST_STEM)
+    return reduced
+
+
+def plain_stem(word: str) -> str:
+    """`stem` in Python."""
     if word in STOP_WORDS:
         return ""
     if word in _NUMBERS:

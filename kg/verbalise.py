@@ -6,12 +6,12 @@ from functools import lru_cache
 from groundwire.kg.text import squeeze
 from groundwire.kg.types import Evidence
 
-_LONGEST_OBJECT = 300
+LONGEST_LABEL = 300
 
 
 def verbalise(subject: str, predicate: str, obj: str) -> str:
     """One triple in words from its labels: `In Rainbows Genre: art rock`. Long objects are cut at 300 code points."""
-    return f"{_short(subject)} {_short(predicate)}: {_short(obj)}"
+    return f"{shorten(subject)} {shorten(predicate)}: {shorten(obj)}"
 
 
 def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
@@ -24,12 +24,13 @@ def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
         groups.setdefault((fact.subject.value, fact.predicate.value, fact.graph), []).append(fact)
     lines = []
     for facts in groups.values():
-        values = dict.fromkeys(_short(fact.object.label) for fact in facts)
-        lines.append(f"{_short(facts[0].subject.label)} {_short(facts[0].predicate.label)}: {', '.join(values)}")
+        values = dict.fromkeys(shorten(fact.object.label) for fact in facts)
+        lines.append(f"{shorten(facts[0].subject.label)} {shorten(facts[0].predicate.label)}: {', '.join(values)}")
     return list(dict.fromkeys(lines))
 
 
 @lru_cache(maxsize=4096)  # labels of predicates and frequent values
-def _short(label: str) -> str:
+def shorten(label: str) -> str:
+    """A label on one line, cut at 300 code points."""
     label = squeeze(label)
-    return label if len(label) <= _LONGEST_OBJECT else label[: _LONGEST_OBJECT - 1].rstrip() + "…"
+    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1].rstrip() + "…"

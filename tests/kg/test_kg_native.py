@@ -9,15 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwire.kg.hashing import hash_all
-from groundwire.kg.index import Posting
+from groundwire.kg.index import Posting, word_weights
+from groundwire.kg.kernel import open_writer
 from groundwire.kg.match import Span
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.spell import deletions
+from groundwire.kg.stems import STOP_WORDS, plain_stem, stem
 from groundwire.kg.strings import Strings
 from groundwire.kg.surface import Written, features, plain_features
 from groundwire.kg.tables import Tables
+from groundwire.kg.terms import literal_key, make_term
 from groundwire.kg.text import _ASCII_WORD
+from groundwire.kg.types import Evidence, Term
+from groundwire.kg.verbalise import verbalise
 
 needs_native = pytest.mark.skipif(native is None, reason="the package was built without a C++ compiler")
 
@@ -166,3 +171,67 @@ def test_features_of_a_span_are_pythons(
         assert features(written, span, text, posting, capitals) == plain_features(
             written, span, text, posting, capitals
         )
+
+
+@needs_native
+@given(st.one_of(words, st.from_regex(r"[a-z]{1,9}(ations?|ings|ied|ers|ly|e|y)|[0-9]{1,4}[a-z]?", fullmatch=True)))
+def test_stems_are_pythons(word: str) -> None:
+    assert stem(word) == plain_stem(word)
+
+
+@needs_native
+@pytest.mark.parametrize("word", [*STOP_WORDS, "born", "twelve", "007", "0", "running", "baker", "ß", "²x"])
+def test_stems_of_tables_are_pythons(word: str) -> None:
+    assert stem(word) == plain_stem(word)
+
+
+nodes = st.one_of(
+    st.builds(literal_key, st.text(max_size=8), st.sampled_from(["", "http://d/t"]), st.sampled_from(["", "en"])),
+    st.builds("http://x/{}#a_{}".format, words, words),
+    st.builds("_:{}".format, words),
+)
+labels = st.one_of(st.just(""), st.text(max_size=8), st.text(st.sampled_from("ab \t\u00a0"), max_size=340))
+
+
+def blob(texts: list[str]) -> tuple[bytes, np.ndarray]:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return b"".join(encoded), np.cumsum([0, *map(len, encoded)]).astype(np.uint64)
+
+
+@needs_native
+@given(st.lists(st.tuples(nodes, labels), min_size=1, max_size=6), st.data())
+def test_evidence_is_pythons(terms: list[tuple[str, str]], data: st.DataObject) -> None:
+    count = st.integers(0, len(terms) - 1)
+    rows = data.draw(st.lists(st.tuples(count, count, count, st.integers(0, 1)), max_size=8))
+    disputed = data.draw(st.sets(st.sampled_from(rows)) if rows else st.just(set()))
+    pairs = np.array(sorted({s << 32 | p for s, p, _, _ in disputed}), dtype=np.uint64)
+    scores = [place / 8 for place in range(len(rows))]
+    keys, texts = native.Strings(*blob([key for key, _ in terms])), native.Strings(*blob([text for _, text in terms]))
+    writer = open_writer(keys, texts, ["", "http://g"], pairs)
+    for _ in range(2):  # the second time from what is kept
+        found = writer.evidence(rows, scores)
+        for row, score, one in zip(rows, scores, found, strict=True):
+            s, p, o = (make_term(*terms[node]) for node in row[:3])
+            conflicting = row[0] << 32 | row[1] in pairs
+            said = verbalise(s.label, p.label, o.label)
+            assert one == Evidence(s, p, o, ["", "http://g"][row[3]], said, score, conflicting)
+            assert (type(one), type(one.object)) == (Evidence, Term)
+    with pytest.raises(IndexError):
+        writer.evidence([(0, 0, len(terms), 0)], [1.0])
+
+
+@needs_native
+@given(st.sets(st.sampled_from(["film", "paris", "win", "7", "star"])), st.lists(words), st.integers(1, 3))
+def test_a_lexicon_looks_up_what_the_index_does(held: set[str], asked: list[str], most: int) -> None:
+    asked = [*asked, "films", "the", "Paris".lower(), "won", "007", "film", "starring"]
+    vocabulary = np.sort(hash_all(sorted(held))) if held else np.zeros(0, np.uint64)
+    frequency = np.arange(1, len(held) + 1, dtype=np.uint32)
+    lexicon = native.Lexicon(
+        vocabulary, frequency, stem, lambda count: float(word_weights(np.array([count]), 50)[0]), most
+    )
+    stems, numbers, known, weights = lexicon.look_up(asked)
+    assert stems == [plain_stem(word) for word in asked]
+    at = {one: native.places(vocabulary, [one])[0] for one in stems if one}
+    assert numbers == {one: number for one, number in at.items() if number >= 0}
+    assert known == sorted(numbers.values())
+    assert weights == word_weights(frequency[known], 50).tolist()
