@@ -5,30 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundwire.kg.match import Span
+from groundwire.kg.readings import Reading
 from groundwire.kg.types import Evidence, Term
 
 VERSION: int
 
 def ascii_words(text: str) -> tuple[list[str], list[int], list[int]]: ...
-def features(
-    words: list[str],
-    letters: int,
-    cased: bool,
-    capitals: bool,
-    opening: bool,
-    glued: bool,
-    address: bool,
-    common: int,
-    alone: int,
-    part: bool,
-    edits: int,
-    shared: int,
-    label: str,
-    alternative: bool,
-    label_cased: bool,
-    text_has_capitals: bool,
-    stop_words: frozenset[str],
-) -> list[float]: ...
 def stem(
     word: str,
     stop_words: frozenset[str],
@@ -104,3 +87,22 @@ class Writer:
         most: int,
     ) -> None: ...
     def evidence(self, rows: list[tuple[int, int, int, int]], scores: list[float]) -> list[Evidence]: ...
+
+class Scorer:
+    def __init__(
+        self,
+        keys: Strings,
+        arrays: dict[str, NDArray[Any]],
+        weights: NDArray[np.float64],
+        bias: float,
+        shortest_respaced: int,
+        most_candidates: int,
+        reading_type: type[Reading],
+        in_address: Callable[[str, int], bool],
+        stop_words: frozenset[str],
+        alone: str,
+        skipped: str,
+    ) -> None: ...
+    def readings(
+        self, text: str, words: list[str], starts: list[int], ends: list[int], spans: Sequence[Span], capitals: bool
+    ) -> list[Reading]: ...

@@ -12,7 +12,7 @@ from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
-from groundwire.kg.kernel import open_kernel, open_lexicon, open_writer
+from groundwire.kg.kernel import open_kernel, open_lexicon, open_scorer, open_writer
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import LONGEST_FOR_TWO, Spelling, nearest
@@ -106,6 +106,7 @@ class CompiledIndex(GraphIndex):
         kernel = open_kernel(folder, self.settings, shift, self.type_node) if native else None
         self.kernel = kernel
         self._tables = kernel or Tables(tables, shift)
+        self.scorer = open_scorer(folder, self._keys) if native else None
         self._lexicon = open_lexicon(folder, self.info.triples) if native else None
         self._writer = (
             open_writer(self._terms, self._labels, self._graph_names, self._conflict_pair) if native else None

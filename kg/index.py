@@ -7,7 +7,7 @@ order or a score is the same in every index: strings of terms, word statistics, 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from groundwire.kg.terms import make_term
 from groundwire.kg.types import Evidence, GraphInfo, Term
 from groundwire.kg.vectors import Bytes, WordVectors
 from groundwire.kg.verbalise import verbalise
+
+if TYPE_CHECKING:
+    from groundwire.kg.match import Span
+    from groundwire.kg.readings import Reading
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -66,6 +70,15 @@ class Kernel(Protocol):
         """For each node the weights of the query's words that its triples or its description hold."""
 
 
+class Scorer(Protocol):
+    """The loops of `readings.find_readings`, compiled, for one graph."""
+
+    def readings(
+        self, text: str, words: list[str], starts: list[int], ends: list[int], spans: "Sequence[Span]", capitals: bool
+    ) -> "list[Reading]":
+        """The readings of spans that are ordered by first and last word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Triples in canonical order: by the strings of subject, predicate, object, graph. All arrays have shape (n,)."""
@@ -94,6 +107,7 @@ class GraphIndex(ABC):
     longest_key: int  # letters of the longest label, spaces not counted
     info: GraphInfo
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
+    scorer: Scorer | None = None  # what reads the spans in the place of `groundwire.kg.readings`, with the same result
     kernel: Kernel | None = None  # what ranks in the place of `groundwire.kg.rank`, with the same result
 
     @abstractmethod

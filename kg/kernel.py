@@ -7,17 +7,20 @@ from numpy.typing import NDArray
 
 from groundwire.kg.format import Folder
 from groundwire.kg.index import word_weights
+from groundwire.kg.labels import ALONE
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
+from groundwire.kg.readings import BIAS, MOST_CANDIDATES, SHORTEST_RESPACED, VECTOR, Reading
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.stems import stem
+from groundwire.kg.stems import STOP_WORDS, stem
 from groundwire.kg.strings import SortedStrings
+from groundwire.kg.surface import BEFORE_SENTENCE, in_address
 from groundwire.kg.terms import make_term
 from groundwire.kg.types import XSD_STRING, Evidence, Term
 from groundwire.kg.verbalise import LONGEST_LABEL, shorten
 
 if TYPE_CHECKING:
-    from groundwire.kg._native import Kernel, Lexicon, Writer
+    from groundwire.kg._native import Kernel, Lexicon, Scorer, Writer
 
 _MOST_WORDS = 1 << 16  # kept ready, about 10 MB
 _MOST_TERMS = 1 << 15  # kept ready, about 20 MB
@@ -59,3 +62,14 @@ def open_writer(
     made = Term, Evidence, make_term, shorten, XSD_STRING, LONGEST_LABEL, _MOST_TERMS
     writer: Writer = native.Writer(terms, labels, graph_names, conflicts, *made)
     return writer
+
+
+def open_scorer(folder: Folder, keys: SortedStrings) -> "Scorer | None":
+    """The readings of spans that are labels of a folder."""
+    if native is None:
+        return None
+    names = ("key_posting", "posting_term", "posting_kind", "lower_hash", "lower_count")
+    fitted = np.array(VECTOR), BIAS, SHORTEST_RESPACED, MOST_CANDIDATES
+    made = Reading, in_address, STOP_WORDS, ALONE, BEFORE_SENTENCE
+    scorer: Scorer = native.Scorer(keys, {name: folder.array(name) for name in names}, *fitted, *made)
+    return scorer

@@ -7,7 +7,6 @@ from math import log, log1p
 from groundwire.kg.index import ALTERNATIVE, CASED, GraphIndex, Posting
 from groundwire.kg.labels import ALONE
 from groundwire.kg.match import Span
-from groundwire.kg.native import native
 from groundwire.kg.stems import STOP_WORDS
 from groundwire.kg.text import Words
 
@@ -37,6 +36,9 @@ FEATURES = (
     "address",  # within a web address or path
     "letters",  # log of the number of letters
 )
+
+
+BEFORE_SENTENCE = " \t\n\"'“”‘’([{*>#|-•"  # may stand before its first word
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ def written_spans(index: GraphIndex, text: str, words: Words, places: Sequence[t
                 sum(map(len, inside)),
                 _opens_sentence(text, start),
                 _glued(text, start, end),
-                _in_address(text, start),
+                in_address(text, start),
                 count if single else 0,
                 alone if single else 0,
             )
@@ -87,18 +89,6 @@ def written_spans(index: GraphIndex, text: str, words: Words, places: Sequence[t
 
 def features(written: Written, span: Span, label: str, posting: Posting, text_has_capitals: bool) -> list[float]:
     """The features of a span read as the label of an entity, in the order of `FEATURES`."""
-    if native is not None:
-        found: list[float] = native.features(
-            written.words, written.letters, written.cased, written.capitals, written.opening, written.glued,
-            written.address, written.common, written.alone, span.part, span.edits, span.shared, label,
-            posting.kind == ALTERNATIVE, posting.shape == CASED, text_has_capitals, STOP_WORDS,
-        )  # fmt: skip
-        return found
-    return plain_features(written, span, label, posting, text_has_capitals)
-
-
-def plain_features(written: Written, span: Span, label: str, posting: Posting, text_has_capitals: bool) -> list[float]:
-    """The same without the compiled loops."""
     single = len(written.words) == 1
     lower = posting.shape == CASED and not written.cased and text_has_capitals
     squeezed = label.replace(" ", "")
@@ -135,7 +125,7 @@ def plain_features(written: Written, span: Span, label: str, posting: Posting, t
 
 
 def _opens_sentence(text: str, start: int) -> bool:
-    before = text[max(0, start - 16) : start].rstrip(" \t\n\"'“”‘’([{*>#|-•")
+    before = text[max(0, start - 16) : start].rstrip(BEFORE_SENTENCE)
     return not before or before[-1] in ".!?:;"
 
 
@@ -146,7 +136,8 @@ def _glued(text: str, start: int, end: int) -> bool:
     return left in ("_", ".", "\\", "$", "@", "&", "=", "%") or (right in ("_", "\\", "@", "=", ".", "[") and follows)
 
 
-def _in_address(text: str, start: int) -> bool:
+def in_address(text: str, start: int) -> bool:
+    """Whether what begins there is within a web address or path."""
     if "/" not in text:
         return False
     begin = max(text.rfind(" ", 0, start), text.rfind("\n", 0, start), text.rfind("\u00a0", 0, start)) + 1

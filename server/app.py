@@ -30,6 +30,7 @@ from groundwire.server.observe import Observer
 from groundwire.server.peers import Peers
 from groundwire.server.service_repository import RepositoryService
 from groundwire.server.sources import live_graph, live_queries, open_models, open_repository
+from groundwire.server.threads import yielding
 from groundwire.server.tls import Certificates
 from groundwire.server.trace import open_telemetry
 
@@ -121,14 +122,15 @@ class Server:
         self._health = health.Health()
         handlers = await self._open(stack, metrics)
         handlers[health.NAME] = self._health.handlers()
-        self._grpc = grpc.aio.server(
-            interceptors=_interceptors(config.security, metrics, telemetry),
-            options=(
-                ("grpc.enable_channelz", int(config.channelz)),
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                ("grpc.so_reuseport", int(config.reuse_port)),
-            ),
-        )
+        with yielding():  # gRPC starts its threads with its first server
+            self._grpc = grpc.aio.server(
+                interceptors=_interceptors(config.security, metrics, telemetry),
+                options=(
+                    ("grpc.enable_channelz", int(config.channelz)),
+                    ("grpc.max_receive_message_length", limits.message_bytes),
+                    ("grpc.so_reuseport", int(config.reuse_port)),
+                ),
+            )
         for name, methods in handlers.items():
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
         reflected = [*handlers, reflection.SERVICE_NAME]

@@ -5,22 +5,24 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+import rdflib
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rdflib.namespace import RDFS, SKOS
 
+from groundwire.kg import CompiledRetriever, compile_graph
 from groundwire.kg.hashing import hash_all
-from groundwire.kg.index import Posting, word_weights
+from groundwire.kg.index import word_weights
 from groundwire.kg.kernel import open_writer
-from groundwire.kg.match import Span
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
+from groundwire.kg.readings import Reading, find_readings
 from groundwire.kg.spell import deletions
 from groundwire.kg.stems import STOP_WORDS, plain_stem, stem
 from groundwire.kg.strings import Strings
-from groundwire.kg.surface import Written, features, plain_features
 from groundwire.kg.tables import Tables
 from groundwire.kg.terms import literal_key, make_term
-from groundwire.kg.text import _ASCII_WORD
+from groundwire.kg.text import _ASCII_WORD, split
 from groundwire.kg.types import Evidence, Term
 from groundwire.kg.verbalise import verbalise
 
@@ -142,35 +144,43 @@ def test_a_damaged_array_is_an_error(damaged: str) -> None:
         kernel.best([0, 2], *asked, False, [], nothing, 5)
 
 
+NAMES = ["In Rainbows", "IT", "Rainbow", "The Who", "cobian", "9", "Ärzte", "in", "NASA", "Rainbows Tour", "Cobian RAT"]
+VARIED = ["IN RAINBOWS", "rain bows", "Rainbws", "CobianRAT", "it", "a", "who", "the", "Wh\u200bo", "ｉt"]
+AROUND = ["www.a.org/who/in", "http://x/", ".", "! ", "[.]", "_", "@", "(", "“", "\u00a0", "\n"]
+PIECES = [*NAMES, *(name.lower() for name in NAMES), *VARIED, *AROUND]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompiledRetriever, CompiledRetriever]:
+    """One graph, with the compiled loops and without."""
+    made = rdflib.Graph()
+    for number, name in enumerate([*NAMES, "In Rainbows", "Who"]):
+        entity = rdflib.URIRef(f"http://e/{number % 9}")
+        made.add((entity, SKOS.altLabel if number % 3 else RDFS.label, rdflib.Literal(name)))
+        made.add((entity, rdflib.URIRef("http://e/about"), rdflib.URIRef(f"http://e/{(number + 1) % 9}")))
+        made.add((entity, SKOS.definition, rdflib.Literal(f"He saw it, with {name}, who was in it.")))
+    folder = compile_graph(made, tmp_path_factory.mktemp("native") / "graph")
+    return CompiledRetriever(folder), CompiledRetriever(folder, native=False)
+
+
 @needs_native
-@given(
-    st.lists(words, min_size=1, max_size=4),
-    st.lists(st.booleans(), min_size=5, max_size=5),
-    words,
-    st.builds(Posting, st.just(0), st.integers(0, 1), st.integers(0, 1)),
-    st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 3), st.integers(1, 9)),
-    st.booleans(),
-    st.booleans(),
-)
-def test_features_of_a_span_are_pythons(
-    inside: list[str],
-    flags: list[bool],
-    label: str,
-    posting: Posting,
-    counts: tuple[int, int, int, int],
-    part: bool,
-    capitals: bool,
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(["", " ", " ", ". "])), max_size=10))
+def test_readings_are_pythons(
+    graphs: tuple[CompiledRetriever, CompiledRetriever], pieces: list[tuple[str, str]]
 ) -> None:
-    common, alone, edits, shared = counts
-    cased, shouted, opening, glued, address = flags
-    letters = sum(map(len, inside))
-    written = Written("", cased, shouted, inside, letters, opening, glued, address, common, alone)
-    span = Span(0, len(inside), 0, part, edits, shared)
-    label = label.replace(" ", "") or "x"
-    for text in (label, " ".join(inside), f"{label} {inside[0]}"):
-        assert features(written, span, text, posting, capitals) == plain_features(
-            written, span, text, posting, capitals
-        )
+    text = "".join(piece + space for piece, space in pieces)
+    one, two = (find_readings(graph.index, text, split(text)) for graph in graphs)
+    assert one == two
+    assert [type(reading) for reading in one] == [Reading] * len(two)
+
+
+@needs_native
+def test_there_are_readings_of_every_kind(graphs: tuple[CompiledRetriever, CompiledRetriever]) -> None:
+    text = "IN rainbows and Rainbws, http://x/who/in.it: rain bows! It_who Tour [.]"
+    found = [find_readings(graph.index, text, split(text)) for graph in graphs]
+    assert found[0] == found[1]
+    assert len(found[0]) > 5
 
 
 @needs_native
