@@ -81,7 +81,7 @@ def _keep(found: dict[tuple[int, int, int], Span], span: Span, offset: int, edit
     place = (span.first + offset, span.last + offset, span.key)
     known = found.get(place)
     if known is None or (edits, span.part) < (known.edits, known.part):
-        found[place] = Span(place[0], place[1], span.key, span.part, edits, span.shared)
+        found[place] = Span(*place, span.part, edits, span.shared) if offset or edits else span
 
 
 def _look_up(
@@ -106,8 +106,9 @@ def _look_up(
                 wanted.append(place)
     if wanted:
         found = parts(wanted)
-        shared = Counter((a, b) for a, b, _ in found)
-        spans += [Span(a, b, key, True, 0, shared[a, b]) for a, b, key in found]
+        if found:
+            shared = Counter((a, b) for a, b, _ in found)
+            spans += [Span(a, b, key, True, 0, shared[a, b]) for a, b, key in found]
     return spans
 
 
