@@ -26,13 +26,14 @@ def label_scores(probabilities: Floats, quantiles: bundle_pb2.ConformalQuantiles
     """Conformity score of every label. [N, C] probabilities -> [N, C] scores; lower conforms better."""
     if quantiles.method == LAC:
         return 1.0 - probabilities
+    rows = np.arange(len(probabilities))[:, np.newaxis]
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    mass = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
+    mass = np.cumsum(probabilities[rows, order], axis=1)
     if quantiles.method == RAPS:
         ranks = np.arange(1, probabilities.shape[1] + 1)
         mass = mass + quantiles.regularisation * np.maximum(ranks - quantiles.regularisation_rank, 0)
     scores = np.empty_like(mass)
-    np.put_along_axis(scores, order, mass, axis=1)
+    scores[rows, order] = mass
     return scores
 
 

@@ -29,8 +29,8 @@ def test_threads_started_inside_yield_and_the_others_do_not() -> None:
 
 
 def test_it_ends_with_an_error_too() -> None:
-    with pytest.raises(ValueError), yielding():
-        raise ValueError
+    with pytest.raises(ValueError, match="ours"), yielding():
+        raise ValueError("ours")
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 

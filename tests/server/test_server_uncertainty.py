@@ -1,6 +1,5 @@
 """Tables of the manifest applied to numbers, and the messages made of them."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,22 +19,20 @@ from groundwire.server.uncertainty import count_conflicts, share_nearer
     st.lists(st.floats(-300, 300), min_size=1, max_size=20),
 )
 def test_share_nearer_counts_the_quantiles_below(quantiles: list[float], distances: list[float]) -> None:
-    table = np.sort(np.array(quantiles))
-    shares = share_nearer(table, np.array(distances))
-    for distance, share in zip(distances, shares, strict=True):
-        below = int((table < distance).sum())  # quantiles strictly nearer
+    quantiles = sorted(quantiles)
+    for distance in [*distances, *quantiles]:
+        share = share_nearer(quantiles, distance)
+        below = sum(quantile < distance for quantile in quantiles)  # strictly nearer
         assert (below - 1) / 100 - 1e-9 <= share <= below / 100 + 1e-9
         assert 0 <= share <= 1
 
 
 def test_share_nearer_by_hand() -> None:
-    table = np.arange(101.0)
-    np.testing.assert_allclose(
-        share_nearer(table, np.array([-1, 0, 0.5, 50, 99.5, 100, 101])), [0, 0, 0.005, 0.5, 0.995, 1, 1]
-    )
-    flat = np.zeros(101)
-    np.testing.assert_allclose(share_nearer(flat, np.array([-1.0, 0.0, 1.0])), [0, 0, 1])
-    assert share_nearer(table, np.array([np.nan])) == [1]
+    table = [float(number) for number in range(101)]
+    shares = [share_nearer(table, distance) for distance in (-1, 0, 0.5, 50, 99.5, 100, 101, float("nan"))]
+    assert shares == pytest.approx([0, 0, 0.005, 0.5, 0.995, 1, 1, 1])
+    assert [share_nearer([0.0] * 101, distance) for distance in (-1.0, 0.0, 1.0)] == [0, 0, 1]
+    assert [share_nearer([2.0], distance) for distance in (1.0, 2.0, 3.0)] == [0, 0, 1]
 
 
 def triple(subject: str, predicate: str, value: str, graph: str) -> Evidence:
