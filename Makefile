@@ -45,10 +45,12 @@ bench-robustness: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_attacks.py
 	$(BIN)/python benchmarks/bench_robustness.py
 
-# The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows.
+# The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows. With GROUNDWIRE_DATA
+# also InfoTabS: longer rows, and a graph with more to find.
 bench-serve: $(VENV)/.installed
 	$(BIN)/groundwire demo --out out/demo < /dev/null
 	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl --plot out/serve.png
+	test -z "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --out benchmarks/results/serve_infotabs.json
 	$(BIN)/python benchmarks/bench_reload.py
 
 clean:

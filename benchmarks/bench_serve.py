@@ -1,13 +1,18 @@
 """Measure what serving costs beyond the model. JSON results go to benchmarks/results/serve.json.
 
     python benchmarks/bench_serve.py --bundle DIR --graph DIR --texts FILE.jsonl [--requests 2000] [--clients 32]
+    python benchmarks/bench_serve.py ... --graph FILE.nq.gz --tokens 20 60    # RDF is compiled first
+
+`--tokens LOW HIGH` asks for the texts alone that make rows of so many tokens with their evidence; the bundle is sealed
+anew to cut rows at HIGH. How well it predicts then is not asked here.
 
 Two questions are answered against bare ONNX Runtime on rows that were encoded before the clock starts:
 
 - Saturation: CPU time of the bare runs over CPU time of the server process for the same texts. CPU time, so that the
   load generator, in a process of its own, does not blur it. The bare runs get the very batches that the server formed,
   which it notes down; `padding` is the share of them that is padding, which both sides pay for.
-  Once with a text a request, once with `TOGETHER` of them.
+  Once with a text a request, once with `TOGETHER` of them; in rounds, a new server each, and bare runs between them,
+  since the speed of a shared machine changes within minutes. Ratios are of the sums.
 - One client: median latency of the call, minus the median time of the model on the same text alone. The model is also
   timed after pauses as long as those between a client's calls, since a processor that slept is slower at first.
 
@@ -27,6 +32,7 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -96,16 +102,16 @@ def machine_cpu() -> tuple[float, float]:
 class Bare:
     """The model alone, on rows encoded beforehand."""
 
-    def __init__(self, bundle: str, graph: str, texts: list[str]) -> None:
+    def __init__(self, bundle: Path, graph: Path, texts: list[str]) -> None:
         from groundwire.bundle import open_bundle
         from groundwire.kg import open_graph
         from groundwire.server.providers import open_session, session_options
 
-        opened = open_bundle(Path(bundle))
+        opened = open_bundle(bundle)
         self._session, _, _ = open_session(opened.model, session_options(1), "cpu")
         encoder = opened.encoder()
         self._pad = encoder.pad_id
-        retriever = open_graph(Path(graph))
+        retriever = open_graph(graph)
         top_k = opened.manifest.inputs.top_k
         self.rows = [
             (row.ids, row.type_ids)
@@ -175,90 +181,138 @@ def saturate(server: Serving, texts: list[str], clients: int, together: int) -> 
     return Saturated(len(texts), started, ended, cpu, max(others, 0) / (there_after - there))
 
 
-def judged(run: Saturated, batches: list[list[Row]], bare: Bare) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Judged:
     """A run beside the bare model on the same batches."""
-    bare_cpu = bare.cpu_of_all(batches)
+
+    run: Saturated
+    batches: list[list[Row]]
+    bare_cpu: float
+
+    @property
+    def ratio(self) -> float:
+        """CPU of the bare model over that of the server."""
+        return self.bare_cpu / self.run.cpu
+
+
+def report(rounds: list[Judged]) -> dict[str, Any]:
+    """What several rounds come to."""
+    texts, cpu = sum(one.run.texts for one in rounds), sum(one.run.cpu for one in rounds)
+    bare = sum(one.bare_cpu for one in rounds)
+    batches = [rows for one in rounds for rows in one.batches]
     return {
-        "texts_per_second": round(run.rate, 1),
+        "texts_per_second": round(statistics.median(one.run.rate for one in rounds), 1),
         "batch_rows_mean": round(statistics.mean(len(rows) for rows in batches), 2),
         "padding": round(padding(batches), 3),
-        "server_cpu_ms_per_text": round(1000 * run.cpu / run.texts, 3),
-        "bare_cpu_ms_per_text": round(1000 * bare_cpu / run.texts, 3),
-        "bare_over_server": round(bare_cpu / run.cpu, 3),
-        "busy": round(run.busy, 3),
+        "server_cpu_ms_per_text": round(1000 * cpu / texts, 3),
+        "bare_cpu_ms_per_text": round(1000 * bare / texts, 3),
+        "bare_over_server": round(bare / cpu, 3),
+        "bare_over_server_by_round": [round(one.ratio, 3) for one in rounds],
+        "busy": round(max(one.run.busy for one in rounds), 3),
     }
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    lines = Path(arguments.texts).read_text(encoding="utf-8").splitlines()
-    known = [json.loads(line)["text"] for line in lines]
-    texts = [known[number % len(known)] for number in range(arguments.requests)]
-    bare = Bare(arguments.bundle, arguments.graph, texts)
-    notes = tempfile.NamedTemporaryFile(suffix=".batches")  # noqa: SIM115 - closed, and gone, with the measurement
-    server = Serving(arguments.bundle, arguments.graph, Path(notes.name))
-    try:
-        asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
-        singles = saturate(server, texts, arguments.clients, 1)
-        several = saturate(server, texts, max(1, arguments.clients // TOGETHER), TOGETHER)
-        loaded = open_loop(server.address, texts, singles.rate, [0.2, 0.4, 0.6, 0.8])
-        alone = texts[:WARM_UP]
-        asyncio.run(ask(server.address, alone, 1))
-        latencies = asyncio.run(ask(server.address, alone, 1))
-    finally:
-        server.stop()
-    saturated = {
-        name: judged(some, server.batches(some.started, some.ended), bare)
-        for name, some in (("saturation", singles), (f"saturation_{TOGETHER}_texts_a_request", several))
-    }
-    notes.close()
-    feeds = [bare.batch([row]) for row in bare.rows[: len(alone)]]
+def one_round(arguments: argparse.Namespace, texts: list[str], bare: Bare) -> list[Judged]:
+    """A server at saturation with one text a request and with several, and the bare model on its batches."""
+    with tempfile.NamedTemporaryFile(suffix=".batches") as notes:
+        server = Serving(arguments.bundle, arguments.graph, Path(notes.name))
+        try:
+            asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
+            runs = [
+                saturate(server, texts, max(1, arguments.clients // together), together) for together in (1, TOGETHER)
+            ]
+        finally:
+            server.stop()
+        found = [(run, server.batches(run.started, run.ended)) for run in runs]
+    return [Judged(run, batches, bare.cpu_of_all(batches)) for run, batches in found]
+
+
+def one_client(address: str, texts: list[str], bare: Bare) -> dict[str, float]:
+    """Latencies of calls one after another, and the model's own time on their rows."""
+    asyncio.run(ask(address, texts, 1))
+    latency = statistics.median(asyncio.run(ask(address, texts, 1)))
+    feeds = [bare.batch([row]) for row in bare.rows[: len(texts)]]
     model = statistics.median(map(bare.run, feeds))
     rested = statistics.median(bare.run(feed) for feed in feeds if not time.sleep(PAUSE))
     floor, _ = echo(0.0, 1, 600)
+    figures = {
+        "latency_p50_ms": latency,
+        "model_p50_ms": model,
+        "model_after_pauses_p50_ms": rested,
+        "beyond_model_p50_ms": latency - model,
+        "beyond_model_after_pauses_p50_ms": latency - rested,
+        "grpc_alone_p50_ms": floor,
+    }
+    return {name: round(1000 * seconds, 3) for name, seconds in figures.items()}
+
+
+def with_rows_of(arguments: argparse.Namespace, known: list[str], folder: Path) -> list[str]:
+    """The texts that make rows of the tokens asked for, with a bundle made for that in `folder`."""
+    from groundwire.bundle import open_bundle, seal_bundle
+
+    low, high = arguments.tokens
+    opened = open_bundle(arguments.bundle)
+    shutil.copytree(arguments.bundle, folder / "staging")
+    opened.manifest.inputs.max_tokens = high
+    arguments.bundle = seal_bundle(folder / "staging", opened.manifest, folder / "bundle").path
+    rows = Bare(arguments.bundle, arguments.graph, known).rows
+    return [text for text, (ids, _) in zip(known, rows, strict=True) if low <= len(ids) <= high]
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    if arguments.graph.is_file():
+        from groundwire.kg import compile_graph
+
+        arguments.graph = compile_graph([arguments.graph], folder / "graph")
+    known = [json.loads(line)["text"] for line in arguments.texts.read_text(encoding="utf-8").splitlines()]
+    if arguments.tokens:
+        known = with_rows_of(arguments, known, folder)
+    texts = [known[number % len(known)] for number in range(arguments.requests)]
+    bare = Bare(arguments.bundle, arguments.graph, texts)
+    rounds = [one_round(arguments, texts, bare) for _ in range(arguments.rounds)]
+    singles, several = (report([one[way] for one in rounds]) for way in (0, 1))
+    server = Serving(arguments.bundle, arguments.graph, folder / "batches")
+    try:
+        asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
+        loaded = open_loop(server.address, texts, singles["texts_per_second"], [0.2, 0.4, 0.6, 0.8])
+        alone = one_client(server.address, texts[:WARM_UP], bare)
+    finally:
+        server.stop()
     _, floor_cpu = echo(0.1, arguments.clients, 60 * arguments.clients)
     lengths = [len(ids) for ids, _ in bare.rows]
     return {
         "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "command": [
-            "python",
-            "benchmarks/bench_serve.py",
-            "--requests",
-            str(arguments.requests),
-            "--clients",
-            str(arguments.clients),
-        ],
+        "command": ["python", "benchmarks/bench_serve.py", "--requests", str(arguments.requests), "--clients",
+                    str(arguments.clients), *(["--tokens", *map(str, arguments.tokens)] if arguments.tokens else [])],
         "texts": {
             "requests": len(texts),
             "different": len(set(texts)),
             "tokens_mean": round(statistics.mean(lengths), 1),
+            "tokens_least": min(lengths),
+            "tokens_most": max(lengths),
         },
-        **saturated,
+        "saturation": singles,
+        f"saturation_{TOGETHER}_texts_a_request": several,
         "open_loop": loaded,
-        "one_client": {
-            "latency_p50_ms": round(1000 * statistics.median(latencies), 3),
-            "model_p50_ms": round(1000 * model, 3),
-            "model_after_pauses_p50_ms": round(1000 * rested, 3),
-            "beyond_model_p50_ms": round(1000 * (statistics.median(latencies) - model), 3),
-            "beyond_model_after_pauses_p50_ms": round(1000 * (statistics.median(latencies) - rested), 3),
-        },
-        "grpc_alone": {
-            "one_client_p50_ms": round(1000 * floor, 3),
-            "server_cpu_ms_per_call": round(1000 * floor_cpu, 3),
-        },
-    }
+        "one_client": alone,
+        "grpc_alone_cpu_ms_per_call": round(1000 * floor_cpu, 3),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--graph", required=True)
-    parser.add_argument("--texts", required=True)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--graph", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, nargs=2, metavar=("LOW", "HIGH"))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, help="where to draw the open loop's latencies")
     arguments = parser.parse_args()
-    results = measure(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(arguments, Path(folder))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.plot:

@@ -36,7 +36,17 @@ def folder(built: Bundle, tmp_path_factory: pytest.TempPathFactory) -> DemoFolde
 
 
 def command(folder: DemoFolder) -> list[str]:
-    return [sys.executable, "-c", "from groundwire.cli import main; main()", "demo", "--out", str(folder.path)]
+    # With faulthandler, so that SIGABRT tells where one that does not end stands.
+    return [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-c",
+        "from groundwire.cli import main; main()",
+        "demo",
+        "--out",
+        str(folder.path),
+    ]
 
 
 def read_until(terminal: int, wanted: str) -> str:
@@ -50,6 +60,15 @@ def read_until(terminal: int, wanted: str) -> str:
             seen += os.read(terminal, 65536).decode("utf-8", "replace")
         except OSError as error:  # the program closed it
             raise AssertionError(f"{wanted!r} never came: {seen}") from error
+    return seen
+
+
+def read_rest(terminal: int) -> str:
+    """What a program that ends still prints to a pseudo-terminal."""
+    seen = ""
+    with contextlib.suppress(OSError):
+        while select.select([terminal], [], [], TRY_AGAIN)[0]:
+            seen += os.read(terminal, 65536).decode("utf-8", "replace")
     return seen
 
 
@@ -96,6 +115,9 @@ def test_ctrl_c_at_the_prompt_ends_it_cleanly(folder: DemoFolder) -> None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     program.wait(TRY_AGAIN)
                     break
+            else:
+                program.send_signal(signal.SIGABRT)
+                pytest.fail(f"it does not end: {read_rest(here)}")
             assert program.returncode == 0
         finally:
             program.kill()
