@@ -107,6 +107,59 @@ async def test_refusals_are_those_of_the_queue(model: TensorModel) -> None:
         await ask(model, 1)
 
 
+async def test_a_quick_request_runs_at_once_only_when_it_is_next() -> None:
+    go, now = asyncio.Event(), []
+
+    async def run(inputs: Tensors) -> dict[str, np.ndarray]:
+        await go.wait()
+        return {"y": inputs["x"]}
+
+    def run_now(inputs: Tensors) -> dict[str, np.ndarray] | None:
+        if inputs["x"].shape[1] > 1:
+            return None
+        now.append(inputs["x"].tolist())
+        return {"y": inputs["x"]}
+
+    statistics = Statistics()
+    batcher = TensorBatcher(run, Limits(), statistics, batched=True, run_now=run_now)
+    quick, slow = {"x": np.ones((1, 1))}, {"x": np.ones((1, 2))}
+    assert (await batcher.infer(quick, None, Record()))["y"].tolist() == [[1.0]]
+    assert now == [[[1.0]]]
+    running = asyncio.create_task(batcher.infer(slow, None, Record()))
+    await asyncio.sleep(0)
+    behind = [asyncio.create_task(batcher.infer(quick, None, Record())) for _ in range(2)]  # before the slow one runs
+    await asyncio.sleep(0)
+    behind.append(asyncio.create_task(batcher.infer(quick, None, Record())))  # while it runs
+    await asyncio.sleep(0)
+    assert len(now) == 1
+    go.set()
+    assert [(await task)["y"].shape for task in (running, *behind)] == [(1, 2), (1, 1), (1, 1), (1, 1)]
+    assert (await batcher.infer(quick, None, Record()))["y"].tolist() == [[1.0]]
+    assert (now[1:], statistics.rows) == ([[[1.0]] * 3, [[1.0]]], 6)
+    await batcher.close()
+
+
+async def test_a_quick_run_that_goes_wrong_is_its_own_fault_alone() -> None:
+    wrong = True
+
+    def run_now(inputs: Tensors) -> dict[str, np.ndarray]:
+        if wrong and inputs["x"][0, 0] > 1:
+            raise OSError("a bug")
+        return {"y": inputs["x"] if inputs["x"][0, 0] <= 1 else np.ones((7, 1))}
+
+    async def run(_: Tensors) -> dict[str, np.ndarray]:
+        raise AssertionError
+
+    batcher = TensorBatcher(run, Limits(), Statistics(), batched=True, run_now=run_now)
+    with pytest.raises(InferenceError, match="failed on a batch"):
+        await batcher.infer({"x": np.full((1, 1), 2.0)}, None, Record())
+    wrong = False
+    with pytest.raises(InferenceError, match="for 1 rows"):
+        await batcher.infer({"x": np.full((1, 1), 2.0)}, None, Record())
+    assert (await batcher.infer({"x": np.ones((1, 1))}, None, Record()))["y"].tolist() == [[1.0]]
+    await batcher.close()
+
+
 def test_trust_is_earned_by_quick_runs_and_lost_by_long_ones() -> None:
     pace = Pace()
     for _ in range(TRUST_AFTER):
