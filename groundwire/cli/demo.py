@@ -79,19 +79,15 @@ def run_demo(out: Path, console: Console) -> None:
 
 def _prompt(client: "Client", console: Console) -> None:
     """Judge what is typed, until Ctrl-D, Ctrl-C or an empty line."""
-    console.print("\nTry your own: a claim about a country or a city. An empty line, Ctrl-D or Ctrl-C ends.")
-    while True:
-        try:
-            text = console.input("[bold]>[/] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
-        if not text:
-            return
-        try:
-            _ask(client, console, text)
-        except GroundwireError as error:
-            console.print(f"Error: {error}", style="red", markup=False)
+    try:
+        console.print("\nTry your own: a claim about a country or a city. An empty line, Ctrl-D or Ctrl-C ends.")
+        while text := console.input("[bold]>[/] ").strip():
+            try:
+                _ask(client, console, text)
+            except GroundwireError as error:
+                console.print(f"Error: {error}", style="red", markup=False)
+    except (EOFError, KeyboardInterrupt):
+        console.print()
 
 
 def _ask(client: "Client", console: Console, text: str) -> None:
