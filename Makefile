@@ -1,6 +1,8 @@
 # Each target sets up what it needs. PYTHON is the interpreter that makes the virtual environment.
 PYTHON ?= python3
 VENV ?= .venv
+# Where the data sets of the benchmarks lie.
+GROUNDWIRE_DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
 .PHONY: demo test check proto bench bench-infotabs bench-kg bench-robustness bench-serve clean
@@ -45,12 +47,12 @@ bench-robustness: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_attacks.py
 	$(BIN)/python benchmarks/bench_robustness.py
 
-# The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows. With GROUNDWIRE_DATA
-# also InfoTabS: longer rows, and a graph with more to find.
+# The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows. Where the data
+# are, also InfoTabS: longer rows, and a graph with more to find.
 bench-serve: $(VENV)/.installed
 	$(BIN)/groundwire demo --out out/demo < /dev/null
 	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl --plot out/serve.png
-	test -z "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --out benchmarks/results/serve_infotabs.json
+	test ! -d "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --out benchmarks/results/serve_infotabs.json
 	$(BIN)/python benchmarks/bench_reload.py
 
 clean:
