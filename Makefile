@@ -5,7 +5,7 @@ VENV ?= .venv
 GROUNDWIRE_DATA ?= ../shared/data
 BIN := $(VENV)/bin
 
-.PHONY: demo test check proto bench bench-infotabs bench-kg bench-robustness bench-serve clean
+.PHONY: demo test check proto bench bench-infotabs bench-kg bench-robustness bench-serve bench-cuda clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(wildcard kg/_native*.pyx kg/_native*.pxi)
@@ -54,6 +54,12 @@ bench-serve: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl --plot out/serve.png
 	test ! -d "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --out benchmarks/results/serve_infotabs.json
 	$(BIN)/python benchmarks/bench_reload.py
+
+# On a machine with a GPU, after `pip install onnxruntime-gpu` in place of onnxruntime. PROVIDER=cpu tries the way there.
+PROVIDER ?= cuda
+bench-cuda: $(VENV)/.installed
+	$(BIN)/groundwire build benchmarks/cuda.toml --out out/cuda
+	$(BIN)/python benchmarks/bench_cuda.py --bundle out/cuda --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --provider $(PROVIDER)
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

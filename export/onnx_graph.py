@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
 from torch import Tensor, nn
 
@@ -123,6 +125,26 @@ def quantize_core(path: Path, out: Path) -> None:
         raise StageError("quantization changed no node: the encoder has no matrix product that ONNX Runtime knows")
 
 
+def halve_core(path: Path, out: Path) -> None:
+    """FP16 weights and activations of the encoder; the heads stay FP32, and so do inputs and outputs."""
+    model = onnx.load(str(path))
+    heads = [node.name for node in model.graph.node if "/heads/" in node.name]
+    halved = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=heads))
+    made = {output: node for node in halved.model.graph.node for output in node.output}
+    for node in halved.model.graph.node:
+        before = made.get(node.input[0]) if _casts_to(node, TensorProto.FLOAT) else None
+        if before is not None and _casts_to(before, TensorProto.FLOAT16):
+            # Between two nodes in FP32 a value would be rounded to FP16 and back.
+            node.input[0] = before.input[0]
+    halved.prune_graph()
+    halved.topological_sort()  # the casts stand where they were made
+    onnx.save(halved.model, str(out))
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i == kind
+
+
 def expose_embeddings(path: Path, out: Path) -> None:
     """Write the same graph with the word embeddings [B, T, H] as an input instead of the token ids.
 
@@ -140,13 +162,12 @@ def expose_embeddings(path: Path, out: Path) -> None:
     (lookup,) = lookups
     table = next(t for t in model.graph.initializer if t.name == lookup.input[0])
     width = table.dims[1]
-    point = lookup.output[0]
+    place = list(model.graph.node).index(lookup)
     model.graph.node.remove(lookup)
     model.graph.initializer.remove(table)
-    for node in model.graph.node:
-        for n, name in enumerate(node.input):
-            if name == point:
-                node.input[n] = EMBEDDINGS
+    # In FP16 a table's rows are; the attack's point is FP32, so that its steps are not rounded before they are taken.
+    given = helper.make_node("Cast", [EMBEDDINGS], [lookup.output[0]], to=table.data_type)
+    model.graph.node.insert(place, given)
     ids = next(i for i in model.graph.input if i.name == INPUTS[0])
     still_used = any(INPUTS[0] in node.input for node in model.graph.node)
     if not still_used:

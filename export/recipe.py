@@ -1,6 +1,7 @@
 """From a recipe to a bundle, stage after stage:
 
-    data and evidence -> adversarial training -> ONNX with parity check -> INT8 -> calibration -> certificate -> bundle
+    data and evidence -> adversarial training -> ONNX with parity check -> INT8 or FP16 -> calibration -> certificate
+    -> bundle
 
 In several processes the main one does all of it, and the others help it to train (`groundwire.export.train_stage`).
 Work in progress lies beside the output in `OUT.work`. An interrupted build goes on where it was; one whose recipe, data
@@ -50,7 +51,7 @@ from groundwire.export.certify import (
 from groundwire.export.data import file_hash
 from groundwire.export.errors import StageError
 from groundwire.export.model import TextClassifier, TextTask
-from groundwire.export.onnx_graph import check_parity, export_core, quantize_core
+from groundwire.export.onnx_graph import check_parity, export_core, halve_core, quantize_core
 from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, provenance_of
 from groundwire.export.progress import console
 from groundwire.export.rows import ordered_batches
@@ -65,6 +66,7 @@ _NORMALISATIONS = {
     "fold": bundle_pb2.TEXT_NORMALISATION_FOLD,
     "spell": bundle_pb2.TEXT_NORMALISATION_SPELL,
 }
+_REDUCE = {"int8": quantize_core, "float16": halve_core}  # float32 is served as it was exported
 PROBE_ROWS = 32  # rows of the parity check
 FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
 
@@ -93,25 +95,29 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     model = train(recipe, prepared, work, accelerator)
     trained = TorchArtifact("trained", model, work / "trained.safetensors")
 
-    console.print("[bold]ONNX[/] export and INT8 quantization")
+    console.print(f"[bold]ONNX[/] export, weights in {recipe.encoder.weights}")
     export_core(model, work / "float32.onnx")
     probe = [
         (b.ids, b.mask, b.types) for b in ordered_batches(prepared.calibration[:PROBE_ROWS], 8, prepared.encoder.pad_id)
     ]
     check_parity(model, work / "float32.onnx", probe, recipe.gates.onnx_difference)
-    quantize_core(work / "float32.onnx", work / "int8.onnx")
-    float32, int8 = OnnxArtifact("onnx-float32", work / "float32.onnx"), OnnxArtifact("onnx-int8", work / "int8.onnx")
+    graphs = [OnnxArtifact("onnx-float32", work / "float32.onnx")]
+    reduce = _REDUCE.get(recipe.encoder.weights)
+    if reduce is not None:
+        reduce(work / "float32.onnx", work / f"{recipe.encoder.weights}.onnx")
+        graphs.append(OnnxArtifact(f"onnx-{recipe.encoder.weights}", work / f"{recipe.encoder.weights}.onnx"))
+    served = graphs[-1]
 
     console.print("[bold]Certificate[/]: the same measurements on every stage")
-    figures, statistics, data = _certify(recipe, prepared, trained, [float32, int8])
-    _gate_int8(recipe, prepared, figures[-2], figures[-1])
-    manifest = _manifest(recipe, prepared, model, provenance, figures[-1], int8)
-    _calibrate(recipe, prepared, manifest, figures[-1], statistics, int8, trained, data)
+    figures, statistics, data = _certify(recipe, prepared, trained, graphs)
+    _gate_weights(recipe, prepared, figures[1], figures[-1])
+    manifest = _manifest(recipe, prepared, model, provenance)
+    _calibrate(recipe, prepared, manifest, figures[-1], statistics, served, trained, data)
 
     staging = work / "bundle"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    onnx.save(add_uncertainty(onnx.load(str(int8.path)), figures[-1].temperature, statistics), str(staging / MODEL))
+    onnx.save(add_uncertainty(onnx.load(str(served.path)), figures[-1].temperature, statistics), str(staging / MODEL))
     (staging / TOKENIZER).write_bytes(prepared.tokenizer)
     if prepared.words:
         (staging / WORDS).write_bytes(prepared.words)
@@ -120,21 +126,22 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     (staging / CERTIFICATE).write_text(to_json(document), encoding="utf-8")
     (staging / CERTIFICATE_PAGE).write_text(certificate_page(manifest, document, figures), encoding="utf-8")
     if recipe.certify.report:
-        report_stages(recipe, prepared, trained, [trained, float32, int8], staging)
+        report_stages(recipe, prepared, trained, [trained, *graphs], staging)
     bundle = seal_bundle(staging, manifest, out)
     if not keep_work:
         shutil.rmtree(work)
     return bundle
 
 
-def _gate_int8(recipe: Recipe, prepared: Prepared, float32: StageFigures, int8: StageFigures) -> None:
-    """Refuse a quantized model that lost too much, judged on the calibration data so that the test data stay unseen."""
+def _gate_weights(recipe: Recipe, prepared: Prepared, float32: StageFigures, served: StageFigures) -> None:
+    """Refuse weights that lost too much, judged on the calibration data so that the test data stay unseen."""
     labels = np.array([row.label for row in prepared.calibration])
-    before, after = (np.mean(f.calibration_logits.mean(axis=1).argmax(axis=1) == labels) for f in (float32, int8))
-    if before - after > recipe.gates.int8_accuracy_loss:
+    before, after = (np.mean(f.calibration_logits.mean(axis=1).argmax(axis=1) == labels) for f in (float32, served))
+    most = recipe.gates.weights_accuracy_loss
+    if before - after > most:
         raise StageError(
-            f"INT8 lost {before - after:.1%} accuracy on the calibration data ({before:.1%} to "
-            f"{after:.1%}), more than gates.int8_accuracy_loss of {recipe.gates.int8_accuracy_loss:.1%}."
+            f"weights in {recipe.encoder.weights} lost {before - after:.1%} accuracy on the calibration data "
+            f"({before:.1%} to {after:.1%}), more than gates.weights_accuracy_loss of {most:.1%}."
         )
 
 
@@ -165,29 +172,29 @@ def _calibrate(
     recipe: Recipe,
     prepared: Prepared,
     manifest: bundle_pb2.BundleManifest,
-    served: StageFigures,
+    figures: StageFigures,
     statistics: FeatureStatistics,
-    int8: OnnxArtifact,
+    served: OnnxArtifact,
     trained: TorchArtifact,
     data: StageData,
 ) -> None:
-    """Write what was fitted on the quantized model into the manifest."""
+    """Write what was fitted on the served model into the manifest."""
     labels = np.array([row.label for row in prepared.calibration])
-    probabilities = calibrate.ensemble_probabilities(served.calibration_logits, served.temperature)
-    manifest.calibration.temperature = served.temperature
+    probabilities = calibrate.ensemble_probabilities(figures.calibration_logits, figures.temperature)
+    manifest.calibration.temperature = figures.temperature
     manifest.calibration.examples = len(labels)
-    manifest.calibration.fitted_on = artifact_hash(int8)
+    manifest.calibration.fitted_on = artifact_hash(served)
     manifest.conformal.extend(
         conformal.fit(probabilities, labels, m) for m in (conformal.LAC, conformal.APS, conformal.RAPS)
     )
-    distances = relative_distance(served.calibration_features, statistics)
+    distances = relative_distance(figures.calibration_features, statistics)
     manifest.out_of_distribution.distance_quantiles.extend(np.quantile(distances, np.linspace(0, 1, 101)).tolist())
     threat = data.attacked[0][0]
     rows = prepared.calibration[: recipe.certify.examples]
     before = probabilities[: len(rows)]
     attacked = attack_rows(TextTask(trained.model), rows, threat, data.pad_id, title="robust margin",
                            labels=before.argmax(axis=1))  # fmt: skip
-    kept = attacked_labels(int8, attacked, rows) == before.argmax(axis=1)
+    kept = attacked_labels(served, attacked, rows) == before.argmax(axis=1)
     margin, share = calibrate.fit_robust_margin(calibrate.margins(before), kept, recipe.certify.robust_share)
     manifest.robust_margin.CopyFrom(bundle_pb2.RobustMargin(
         margin=margin, share=share, attack="pgd", norm=threat.norm, epsilon=threat.epsilon, steps=threat.steps,
@@ -199,8 +206,6 @@ def _manifest(
     prepared: Prepared,
     model: TextClassifier,
     provenance: bundle_pb2.Provenance,
-    served: StageFigures,
-    int8: OnnxArtifact,
 ) -> bundle_pb2.BundleManifest:
     """The manifest without what `_calibrate` fits."""
     config = model.encoder.config
@@ -220,7 +225,7 @@ def _manifest(
     ))  # fmt: skip
     manifest.encoder.CopyFrom(bundle_pb2.Encoder(
         name=Path(recipe.encoder.name).name, hidden_size=int(config.hidden_size), layers=int(config.num_hidden_layers),  # type: ignore[arg-type, union-attr]
-        parameters=sum(p.numel() for p in model.parameters()), weights="int8",
+        parameters=sum(p.numel() for p in model.parameters()), weights=recipe.encoder.weights,
     ))  # fmt: skip
     return manifest
 

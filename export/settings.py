@@ -15,6 +15,7 @@ from groundwire.export.objectives import OBJECTIVES
 
 S = TypeVar("S")
 
+WEIGHTS = ("float32", "float16", "int8")
 MIXED_PRECISION = ("no", "bf16", "fp16")
 NORMALISE = ("none", "fold", "spell")
 
@@ -47,6 +48,7 @@ class EncoderSettings:
     name: str
     max_tokens: int = 128
     heads: int = 5
+    weights: str = "int8"  # number format of the served encoder: "float16" is for GPUs
     normalise: str = "none"  # of texts before the tokenizer: "fold" look-alike letters, "spell": slips too
 
 
@@ -119,7 +121,7 @@ class GateSettings:
     """What a stage may lose; a stage that loses more is refused."""
 
     onnx_difference: float = 1e-3  # head logits, ONNX FP32 against PyTorch
-    int8_accuracy_loss: float = 0.02  # clean accuracy, INT8 against FP32, on the calibration data
+    weights_accuracy_loss: float = 0.02  # clean accuracy, served weights against FP32, on the calibration data
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (recipe.graph.train_entities in {"gold", "linked"}, "graph.train_entities must be 'gold' or 'linked'"),
         (recipe.graph.test_entities in {"gold", "linked"}, "graph.test_entities must be 'gold' or 'linked'"),
         (8 <= recipe.encoder.max_tokens <= 8192, "encoder.max_tokens must be 8 to 8192"),
+        (recipe.encoder.weights in WEIGHTS, f"encoder.weights must be one of {', '.join(WEIGHTS)}"),
         (recipe.encoder.heads >= 1, "encoder.heads must be 1 or more"),
         (recipe.encoder.normalise in NORMALISE, f"encoder.normalise must be one of {', '.join(NORMALISE)}"),
         (train.epochs >= 1 and train.batch_size >= 1, "train.epochs and train.batch_size must be 1 or more"),

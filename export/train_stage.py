@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -76,7 +76,8 @@ def dismiss_assistants(accelerator: Accelerator) -> None:
 def open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
     """Open the folder of work in progress; empty it when it is of another training, but never when it isn't ours."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([recipe.seed, repr(recipe.encoder), repr(recipe.train), prepared.labels]).encode())
+    encoder = replace(recipe.encoder, weights="")  # the number format is chosen after training
+    digest.update(json.dumps([recipe.seed, repr(encoder), repr(recipe.train), prepared.labels]).encode())
     for row in prepared.train:
         digest.update(json.dumps([row.ids, row.label]).encode())
     marker = work / "training"

@@ -3,8 +3,11 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from groundwire.server.config import Provider
 from groundwire.server.errors import ProviderError
@@ -70,6 +73,29 @@ def session_options(threads: int) -> ort.SessionOptions:
     # library a provider lacks is said all the same: by the logger of the process, not of a session.
     options.log_severity_level = int(os.environ.get(SEVERITY, FATAL))
     return options
+
+
+def run_session(
+    session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, bound: bool
+) -> list[NDArray[Any]]:
+    """The outputs `names` for `feeds`; no strings when `bound`.
+
+    On a device inputs and outputs are bound: all are copied on the stream of the run, and waited for once.
+
+    Raises:
+        Exception: as `InferenceSession.run`.
+    """
+    if not bound:
+        found: list[NDArray[Any]] = session.run(list(names), dict(feeds))
+        return found
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(array))
+    for name in names:
+        binding.bind_output(name)  # in the processor's memory
+    session.run_with_iobinding(binding)
+    outputs: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
+    return outputs
 
 
 def open_session(

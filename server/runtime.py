@@ -14,7 +14,7 @@ from groundwire.errors import BundleError
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import InferenceError, ProviderError
-from groundwire.server.providers import open_session, session_options
+from groundwire.server.providers import open_session, run_session, session_options
 from groundwire.server.warm_up import batch_shapes, warm_up
 
 Floats = NDArray[np.float32]
@@ -68,6 +68,7 @@ class Runtime:
             raise BundleError(
                 f"{bundle.path / MODEL}: ONNX Runtime can't load the model: {error}. Rebuild the bundle."
             ) from error
+        self._bound = self.provider != "cpu"
         self._check_tensors()
         self._check_runs()
         warmed = self._warm_up(limits) if limits is not None and limits.warm_up_seconds else 0
@@ -102,7 +103,8 @@ class Runtime:
             mask[index, :size] = 1
             types[index, :size] = row.type_ids
         try:
-            tensors = self._session.run(list(OUTPUTS), dict(zip(INPUTS, (ids, mask, types), strict=True)))
+            feeds = dict(zip(INPUTS, (ids, mask, types), strict=True))
+            tensors = run_session(self._session, OUTPUTS, feeds, bound=self._bound)
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.bundle.manifest.name} failed on a batch: {error}") from error
         return Outputs(*tensors)

@@ -19,7 +19,7 @@ from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import ConfigurationError, InferenceError, InvalidRequestError, ProviderError
 from groundwire.server.pace import Pace
 from groundwire.server.priorities import requested_priority
-from groundwire.server.providers import open_session, session_options
+from groundwire.server.providers import open_session, run_session, session_options
 from groundwire.server.servable import Parameters
 from groundwire.server.statistics import Sink, Statistics
 from groundwire.server.tensor_batcher import TensorBatcher, Tensors
@@ -95,6 +95,7 @@ class TensorModel:
         self.statistics = Statistics(sink, name)
         self._names = [spec.name for spec in self.outputs]
         self._has_strings = any(spec.datatype == BYTES for spec in (*self.inputs, *self.outputs))
+        self._bound = self.provider != "cpu" and not self._has_strings
         # On another provider a run waits for its device, and what it takes of the processor says little.
         self._pace = Pace() if self.provider == "cpu" else None
         self.settings: Mapping[str, str] = {"sha256": digest}
@@ -170,7 +171,7 @@ class TensorModel:
 
     def _run_once(self, inputs: Tensors) -> dict[str, Array]:
         try:
-            found = self._session.run(self._names, inputs)
+            found = run_session(self._session, self._names, inputs, bound=self._bound)
         except InvalidArgument as error:  # names, types and ranks were checked: it is about sizes or values
             raise InvalidRequestError("inputs", f"the model {self.name} refused them: {error}") from error
         except Exception as error:  # as above

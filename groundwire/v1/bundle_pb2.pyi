@@ -583,7 +583,7 @@ class Stage(_message.Message):
     OOD_AUROC_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name: "trained", "onnx-float32", "onnx-int8"."""
+    """Name: "trained", "onnx-float32", "onnx-float16", "onnx-int8"."""
     artifact: _builtins.str
     """SHA-256 of the artifact that was measured, hexadecimal."""
     size_bytes: _builtins.int

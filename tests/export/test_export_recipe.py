@@ -179,7 +179,7 @@ def test_work_of_another_recipe_is_not_reused(built: Bundle, project: Path, reci
     shutil.copytree(project / "bundle.work", tmp_path / "other.work")
     train = dataclasses.replace(recipe.train, epochs=1, learning_rate=1e-5, head_learning_rate=1e-5)
     other = dataclasses.replace(
-        recipe, train=train, text="other", gates=dataclasses.replace(recipe.gates, int8_accuracy_loss=1.0)
+        recipe, train=train, text="other", gates=dataclasses.replace(recipe.gates, weights_accuracy_loss=1.0)
     )
     bundle = build_bundle(other, tmp_path / "other")
     assert bundle.manifest.version != built.manifest.version
@@ -187,13 +187,46 @@ def test_work_of_another_recipe_is_not_reused(built: Bundle, project: Path, reci
     assert not (tmp_path / "other.work").exists()
 
 
+@pytest.mark.parametrize("weights", ["float16", "float32"])
+def test_a_bundle_for_other_devices_is_made_from_the_same_training(
+    built: Bundle, project: Path, recipe: Recipe, tmp_path: Path, weights: str
+):
+    shutil.copytree(project / "bundle.work", tmp_path / "other.work")
+    trained = tmp_path / "other.work" / "trained.safetensors"
+    stamp = trained.stat().st_mtime_ns
+    other = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, weights=weights), text=weights)
+    bundle = build_bundle(other, tmp_path / "other", keep_work=True)
+    assert trained.stat().st_mtime_ns == stamp
+    names = [stage.name for stage in bundle.certificate.stages]
+    assert names == (
+        ["trained", "onnx-float32"] if weights == "float32" else ["trained", "onnx-float32", "onnx-float16"]
+    )
+    assert bundle.manifest.encoder.weights == weights
+    assert bundle.manifest.calibration.fitted_on == bundle.certificate.stages[-1].artifact
+    kinds = {tensor.data_type for tensor in onnx.load_model_from_string(bundle.model).graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in kinds) == (weights == "float16")
+    work = tmp_path / "other.work"
+    exact, served = (onnx_graph.session(work / f"{name}.onnx").run(None, feeds()) for name in ("float32", weights))
+    assert all(one.dtype == np.float32 for one in served)
+    assert np.allclose(exact[0], served[0], atol=0.02)
+    batch = collate([Row([2, 9, 11, 3, 12, 3], [0, 0, 0, 0, 1, 1], 0, 0)], 0)
+    model = TextClassifier(load_encoder(str(project / "encoder")), 3, 3)
+    model.load_state_dict(load_file(trained))
+    with torch.no_grad():
+        point = TextTask(model.eval()).point(batch)
+    artifact = OnnxArtifact("x", work / f"{weights}.onnx")
+    assert np.allclose(artifact.run(batch)[0], artifact.run_point(point, batch), atol=5e-3)
+    rounded = [np.array_equal(one, one.astype(np.float16)) for one in served]
+    assert not any(rounded)  # heads and pooling end in FP32
+
+
 def test_gates_refuse_a_stage_that_lost_too_much(project: Path, recipe: Recipe, built: Bundle, tmp_path: Path):
     shutil.copytree(project / "bundle.work", tmp_path / "strict.work")
     strict = dataclasses.replace(recipe, gates=dataclasses.replace(recipe.gates, onnx_difference=0.0))
     with pytest.raises(StageError, match="differ by"):
         build_bundle(strict, tmp_path / "strict")
-    strict = dataclasses.replace(recipe, gates=dataclasses.replace(recipe.gates, int8_accuracy_loss=-1.0))
-    with pytest.raises(StageError, match="INT8 lost"):
+    strict = dataclasses.replace(recipe, gates=dataclasses.replace(recipe.gates, weights_accuracy_loss=-1.0))
+    with pytest.raises(StageError, match="weights in int8 lost"):
         build_bundle(strict, tmp_path / "strict")
     assert not (tmp_path / "strict").exists()
 

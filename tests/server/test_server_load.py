@@ -1,23 +1,26 @@
 """Loading: what is damaged, contradictory or missing is refused at start with a message that says what to do."""
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 from tiny_bundle import write_tiny_bundle
 
-from groundwire.bundle import MANIFEST, MODEL, TOKENIZER, Bundle, open_bundle, seal_bundle
+from groundwire.bundle import INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Bundle, open_bundle, seal_bundle
 from groundwire.errors import BundleError, GroundwireError
 from groundwire.kg import CompiledGraphError, SourceError
+from groundwire.kg.encode import EncodedPair
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import Limits, ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError, ProviderError
-from groundwire.server.providers import choose_provider
+from groundwire.server.providers import choose_provider, run_session
 from groundwire.server.runtime import Runtime
 
 
@@ -205,6 +208,24 @@ def test_auto_picks_and_says_why(tiny: Bundle, caplog: pytest.LogCaptureFixture)
     [record] = [r for r in caplog.records if r.getMessage() == "model loaded"]
     assert record.fields["provider"] == runtime.provider
     assert record.fields["why"].startswith("auto:")
+
+
+def test_bound_tensors_give_the_same_answers(tiny: Bundle) -> None:
+    """As on a device, which these tests may lack: the binding itself works on every provider."""
+    runtime = Runtime(tiny, 0, "cpu", 1)
+    try:
+        rows = [EncodedPair([2, 5, 9, 3], [0, 0, 1, 1], (), text_truncated=False)] * 2
+        plain = runtime.run(rows)
+        runtime._bound = True
+        for one, other in zip(dataclasses.astuple(plain), dataclasses.astuple(runtime.run(rows)), strict=True):
+            assert one.dtype == other.dtype
+            assert np.array_equal(one, other)
+        backwards = np.array([[0, 1, 1], [1, 0, 1]])[:, ::-1]  # not as it lies in memory
+        feeds = dict.fromkeys(INPUTS, backwards)
+        bound, usual = (run_session(runtime._session, OUTPUTS, feeds, bound=bound) for bound in (True, False))
+        assert all(map(np.array_equal, bound, usual))
+    finally:
+        runtime.close()
 
 
 def test_a_manifest_of_the_future(config: ServerConfig, copy: Path) -> None:
