@@ -34,7 +34,7 @@ from groundwire.server.servable import Servable
 from groundwire.server.service_repository import RepositoryService
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
-from groundwire.server.tensors import Array, decode_inputs, encode
+from groundwire.server.tensors import Array, Decoder, encode
 
 NAME = "inference.GRPCInferenceService"
 _MOST_BEGUN = 256
@@ -105,7 +105,7 @@ class InferenceService:
         if answers is None:
             answers = self._answers[model] = _Answers(model)
         wanted = answers.wanted(request)
-        inputs = decode_inputs(request, model.inputs)
+        inputs = answers.decoder.decode(request)
         if model.max_batch and any(array.shape[0] > model.max_batch for array in inputs.values()):
             raise InvalidRequestError(request.inputs[0].name, f"has more than {model.max_batch} rows; send fewer")
         arrays = await model.infer(inputs, wanted, request.parameters, _earliest(deadline, request))
@@ -172,10 +172,11 @@ class InferenceService:
 
 
 class _Answers:
-    """What the answers of one model have in common: they differ in little but their numbers."""
+    """What requests and answers of one model have in common: they differ in little but their numbers."""
 
     def __init__(self, model: Servable) -> None:
         self._name, self._version = model.name, model.version
+        self.decoder = Decoder(model.inputs)
         self._specs = {spec.name: spec for spec in model.outputs}
         self._all = tuple(self._specs)
         self._begun: dict[tuple[Any, ...], bytes] = {}

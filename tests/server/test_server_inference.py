@@ -13,10 +13,10 @@ from groundwire.inference import model_config_pb2, service_pb2, service_pb2_grpc
 from groundwire.server.app import BackgroundServer
 from groundwire.server.catalog import Catalog
 from groundwire.server.client import Client
-from groundwire.server.errors import InvalidRequestError
+from groundwire.server.errors import InvalidRequestError, UnsupportedError
 from groundwire.server.service_inference import InferenceService
 from groundwire.server.service_repository import RepositoryService
-from groundwire.server.tensors import DATATYPES, TensorSpec, decode_inputs, encode
+from groundwire.server.tensors import DATATYPES, Decoder, TensorSpec, decode_inputs, encode
 
 Request = service_pb2.ModelInferRequest
 
@@ -245,6 +245,49 @@ def test_a_typed_element_out_of_range_is_refused() -> None:
     message.inputs.add(name="x", datatype="INT8", shape=[1]).contents.int_contents.append(128)
     with pytest.raises(InvalidRequestError, match="outside -128 to 127"):
         decode_inputs(message, [TensorSpec("x", "INT8", (-1,))])
+
+
+def test_what_was_checked_once_is_read_alike_and_what_changed_is_checked() -> None:
+    specs = [TensorSpec("x", "INT64", (-1, 2)), TensorSpec("y", "FP32", (-1, 1)), TensorSpec("b", "BOOL", (-1,))]
+    decoder = Decoder(specs)
+
+    def message(rows: int) -> Request:
+        made = Request()
+        for name, datatype, array in (
+            ("y", "FP32", np.arange(rows, dtype=np.float32)),
+            ("x", "INT64", np.arange(2 * rows).reshape(rows, 2)),
+            ("b", "BOOL", np.full(rows, 2, np.uint8)),  # any byte but 0 is true
+        ):
+            made.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            made.raw_input_contents.append(array.tobytes())
+        return made
+
+    for rows in (2, 2, 3, 2, 3):
+        found, expected = decoder.decode(message(rows)), decode_inputs(message(rows), specs)
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert (found[name].dtype, found[name].tolist()) == (array.dtype, array.tolist())
+
+    def cut(made: Request) -> None:
+        made.raw_input_contents[1] = made.raw_input_contents[1][:-1]
+
+    def share(made: Request) -> None:
+        made.inputs[1].parameters["shared_memory_region"].string_param = "r"
+
+    def twice(made: Request) -> None:
+        made.inputs[0].CopyFrom(made.inputs[1])
+        made.raw_input_contents[0] = made.raw_input_contents[1]
+
+    def both(made: Request) -> None:
+        made.inputs[1].contents.int64_contents.extend([0, 1, 2, 3])
+
+    for change, error in ((cut, "bytes"), (share, "shared memory"), (twice, "twice"), (both, "contents")):
+        wrong = message(2)
+        change(wrong)
+        with pytest.raises((InvalidRequestError, UnsupportedError), match=error):
+            decoder.decode(wrong)
+    for rows in range(1, 400):  # more shapes than are kept
+        assert decoder.decode(message(rows))["x"].shape == (rows, 2)
 
 
 async def test_many_clients_get_their_own_answers(server: BackgroundServer, direct: Direct) -> None:
