@@ -8,6 +8,8 @@ import traceback
 from datetime import UTC, datetime
 from types import TracebackType
 
+from grpc._cython.cygrpc import ExecuteBatchError  # type: ignore[import-not-found]  # gRPC names it nowhere else
+
 from groundwire.server.trace import CURRENT
 
 _FOREIGN = {"asyncio", "grpc"}  # their messages and errors quote what a client sent
@@ -22,6 +24,10 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         foreign = record.name.partition(".")[0] in _FOREIGN
+        if record.exc_info and record.exc_info[0] is ExecuteBatchError:
+            # Its client has gone, of which gRPC hears only after it tried to answer, and then calls that an error.
+            record = logging.makeLogRecord({"created": record.created, "process": record.process, "name": __name__,
+                                            "levelname": "INFO", "msg": "client gone before its answer"})  # fmt: skip
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

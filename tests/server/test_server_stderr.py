@@ -1,6 +1,7 @@
 """What a server writes to stderr when clients are hostile: lines of its log, and nothing that they sent."""
 
 import json
+import logging
 import socket
 import struct
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc._cython.cygrpc import ExecuteBatchError
 from processes import ServeProcess
 from test_server_tensors import request
 
@@ -21,6 +23,7 @@ from small_server import LOOKUP, write_lookup
 from groundwire.bundle import Bundle
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import Client
+from groundwire.server.logs import JsonFormatter
 
 SECRET = "unheard-of"
 LIBRARIES = f"""
@@ -129,3 +132,12 @@ def test_errors_that_nobody_catches_are_logged_without_what_they_say() -> None:
     ]
     assert all(line["error"] == "ValueError" for line in lines)
     assert SECRET not in done.stderr
+
+
+def test_a_client_that_left_before_its_answer_is_no_error() -> None:
+    error = ExecuteBatchError('Failed "execute_batch": (<secret>,)')
+    told = (ExecuteBatchError, error, None)
+    record = logging.LogRecord("grpc._cython.cygrpc", logging.ERROR, "", 1, "raised by [/a.B/C]", (), told)
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["level"], line["event"]) == ("info", "client gone before its answer")
+    assert set(line) == {"time", "level", "event", "process"}
