@@ -1,13 +1,19 @@
 """From RDF and text to an answer: a bundle trained in the tests, a real server, and every RPC of `groundwire.v1`."""
 
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from groundwire.bundle import Bundle
+from groundwire.export.data import read_examples
+from groundwire.export.rows import encode_examples
+from groundwire.kg import open_graph
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import ServerConfig
+from groundwire.server.runtime import Runtime
 from groundwire.v1 import prediction_pb2
 
 
@@ -77,3 +83,30 @@ def test_models_come_with_manifest_and_certificate(client: Client, built: Bundle
     model = client.get_model()
     assert model.manifest == built.manifest
     assert model.certificate == built.certificate
+
+
+def test_the_server_reads_the_rows_of_training_byte_by_byte(
+    built: Bundle, project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    examples = read_examples(project / "test.jsonl")[:40]
+    read: set[bytes] = set()
+    run = Runtime.run
+
+    def noted(self: Runtime, rows):
+        for row in rows:
+            read.add(np.array([row.ids, row.type_ids]).tobytes())
+        return run(self, rows)
+
+    monkeypatch.setattr(Runtime, "run", noted)
+    with BackgroundServer(ServerConfig((built.path,), project / "towns.ttl", "127.0.0.1:0")) as server:
+        read.clear()  # of what it was warmed up with
+        with Client(server.address) as asking:
+            for example in examples:
+                asking.predict([prediction_pb2.PredictInput(text=example.text, entities=example.entities)])
+    with closing(open_graph(project / "towns.ttl")) as retriever:
+        inputs = built.manifest.inputs
+        rows = encode_examples(
+            examples, list(built.manifest.labels), built.encoder(), retriever, top_k=inputs.top_k, entities="gold"
+        )
+    assert read == {np.array([row.ids, row.type_ids]).tobytes() for row in rows}
+    assert len(read) > 10
