@@ -26,7 +26,7 @@ from groundwire.server.errors import (
     UnknownModelError,
 )
 from groundwire.server.model_opener import Opener, OpenVersion
-from groundwire.server.repository import Repository, Versions
+from groundwire.server.repository import Repository, Versions, check_name
 
 Result = TypeVar("Result")
 
@@ -121,7 +121,7 @@ class ModelControl:
             InvalidRequestError, UnknownModelError: the repository has no model of that name.
             ModelLoadError: a version can't be served; what answered before goes on.
         """
-        self._check_control()
+        self.check(name)
         await self._finish(self._load(name))
 
     async def unload(self, name: str) -> None:
@@ -130,7 +130,7 @@ class ModelControl:
         Raises:
             FixedModelsError, InvalidRequestError, UnknownModelError: as `load`.
         """
-        self._check_control()
+        self.check(name)
         await self._finish(self._unload(name))
 
     async def poll(self, *, at_rest: bool = False) -> None:
@@ -270,12 +270,19 @@ class ModelControl:
         """What tells one state of the versions that should answer from another."""
         return [(n, versions[n].signature, versions[n].problem) for n in list(versions)[-self.config.versions :]]
 
-    def _check_control(self) -> None:
+    def check(self, name: str) -> None:
+        """Refuse a change that no model could see, before anything is done for it.
+
+        Raises:
+            FixedModelsError: clients may not change models here.
+            InvalidRequestError: `name` can't be the name of a model.
+        """
         if self.config.control != "explicit":
             raise FixedModelsError(
                 f"models can't be loaded or unloaded by clients: the server runs with --model-control "
                 f"{self.config.control}, not explicit"
             )
+        check_name(name)
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         task = asyncio.get_running_loop().create_task(work)

@@ -77,7 +77,11 @@ class Opener:
         """
         for _ in range(_ATTEMPTS):
             model, stack = await self._open(version)
-            again = (await asyncio.to_thread(self._repository.find, version.name) or {}).get(version.number)
+            try:
+                again = (await asyncio.to_thread(self._repository.find, version.name) or {}).get(version.number)
+            except BaseException:
+                await stack.aclose()
+                raise
             if again is not None and again.signature == version.signature:
                 close = partial(self._close, (version.name, version.number), stack)
                 return OpenVersion(version.signature, Lease(model, close))

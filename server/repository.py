@@ -42,6 +42,18 @@ class ModelVersion:
 Versions = Mapping[int, ModelVersion]  # by number, ascending
 
 
+def check_name(name: str) -> None:
+    """Refuse what can't be the name of a model.
+
+    Raises:
+        InvalidRequestError: it can't.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequestError(
+            "model_name", f"{name[:128]!r} is no name of a model: 1 to 128 of A-Z a-z 0-9 . _ - without a dot first"
+        )
+
+
 class Repository:
     """The models below `folder`.
 
@@ -87,10 +99,7 @@ class Repository:
             InvalidRequestError: `name` can't be the name of a model.
             ConfigurationError: the folder can't be read.
         """
-        if _NAME.fullmatch(name) is None:
-            raise InvalidRequestError(
-                "model_name", f"{name[:128]!r} is no name of a model: 1 to 128 of A-Z a-z 0-9 . _ - without a dot first"
-            )
+        check_name(name)
         folder = self.folder / name
         if not folder.is_dir():
             return None

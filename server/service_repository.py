@@ -115,11 +115,12 @@ class RepositoryService:
         return pb.RepositoryModelUnloadResponse()
 
     async def _change(self, operation: Operation, name: str) -> None:
-        if self._changer is None:
+        if self._changer is None or self._control is None:
             raise FixedModelsError(
                 "models can't be loaded or unloaded while the server runs: it was started without "
                 "--models FOLDER --model-control explicit"
             )
+        self._control.check(name)  # here already: what is changed in all processes goes through their pipes
         await self._changer.change(operation, name)
 
 

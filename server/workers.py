@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -64,6 +64,8 @@ class _Supervisor:
         self._metrics = metrics  # folder of the workers' metrics, or empty
         self._workers = workers
         self._processes: dict[int, Process] = {}
+        self._listening: set[int] = set()  # by process id
+        self._stale: set[int] = set()  # those that are starting, and may have read files that changed since
         self._stopping = asyncio.Event()
         self._hub = Hub(config.repository)
 
@@ -84,26 +86,29 @@ class _Supervisor:
             raise errors.exceptions[0] from None
         finally:
             for process in self._processes.values():
-                process.kill()
+                _send(process, signal.SIGKILL)
         return max(keeper.result() for keeper in keepers)
 
     def _stop(self, number: int) -> None:
         second = self._stopping.is_set()
         self._stopping.set()
         for process in self._processes.values():
-            process.send_signal(signal.SIGKILL if second else signal.SIGTERM)
+            _send(process, signal.SIGKILL if second else signal.SIGTERM)
         if second:
             os._exit(128 + number)
         _log.info("draining", extra={"fields": {"signal": signal.Signals(number).name}})
 
     def _reload(self) -> None:
-        """Pass the signal on. A worker that is only starting ignores it: it reads the files anyway."""
+        """Pass the signal on, to a worker that is starting when it listens: before, the signal would end it."""
         for process in self._processes.values():
-            process.send_signal(signal.SIGHUP)
+            if process.pid in self._listening:
+                _send(process, signal.SIGHUP)
+            else:
+                self._stale.add(process.pid)
 
     async def _keep(self, slot: int, ready: asyncio.Event) -> int:
         """Keep one worker alive until the supervisor stops. Returns the exit code of the last one."""
-        pause = SHORTEST_PAUSE
+        pause = 0.0
         while True:
             started = time.monotonic()
             process = await self._start(slot, ready)
@@ -114,11 +119,15 @@ class _Supervisor:
                 mark_process_dead(process.pid, self._metrics)  # type: ignore[no-untyped-call]
             if self._stopping.is_set():
                 ready.set()
-                return int(code != 0)
+                # One that the signal ended while it was starting had accepted nothing.
+                return int(code != 0 and (code != -signal.SIGTERM or process.pid in self._listening))
             if not ready.is_set():
                 raise ConfigurationError("a worker could not start; its message is above.")
+            self._listening.discard(process.pid)
+            self._stale.discard(process.pid)
+            healthy = time.monotonic() - started > HEALTHY
+            pause = SHORTEST_PAUSE if healthy else min(max(2 * pause, SHORTEST_PAUSE), LONGEST_PAUSE)
             _log.error("worker died", extra={"fields": {"worker": process.pid, "exit": code, "restart_in": pause}})
-            pause = SHORTEST_PAUSE if time.monotonic() - started > HEALTHY else min(2 * pause, LONGEST_PAUSE)
             try:
                 await asyncio.wait_for(self._stopping.wait(), pause)
             except TimeoutError:
@@ -147,14 +156,31 @@ class _Supervisor:
         config = dataclasses.replace(self._config, repository=self._hub.config())
         stdin.write(config.to_json().encode() + b"\n")
         self._hub.join(process.pid, lambda message: stdin.write(json.dumps(message).encode() + b"\n"))
-        async for line in process.stdout:
-            if line.startswith(b"listening on "):
-                _log.info("worker ready", extra={"fields": {"worker": process.pid}})
-                ready.set()
-            else:
-                self._hub.heard(process.pid, line)
+        try:
+            async for line in process.stdout:
+                if line.startswith(b"listening on "):
+                    self._heard_listening(process)
+                    ready.set()
+                else:
+                    self._hub.heard(process.pid, line)
+        except (ValueError, KeyError, TypeError) as error:  # a line that is too long, or not what a worker says
+            _log.error("worker misspoke", exc_info=error, extra={"fields": {"worker": process.pid}})
+            _send(process, signal.SIGKILL)
         self._hub.leave(process.pid)
         return process
+
+    def _heard_listening(self, process: Process) -> None:
+        _log.info("worker ready", extra={"fields": {"worker": process.pid}})
+        self._listening.add(process.pid)
+        if process.pid in self._stale:
+            self._stale.discard(process.pid)
+            _send(process, signal.SIGHUP)
+
+
+def _send(process: Process, number: signal.Signals) -> None:
+    """Send a signal, if the process is still there."""
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
 
 
 def _reserve(listen: str) -> tuple[socket.socket, str]:

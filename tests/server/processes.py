@@ -26,13 +26,18 @@ class ServeProcess:
         self._log: list[dict[str, Any]] = []
         self._grew = threading.Condition()
 
-    def __enter__(self) -> Self:
+    def start(self) -> "subprocess.Popen[str]":
+        """Start it, and wait for nothing."""
         self.process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=dict(os.environ),
             errors="backslashreplace",  # gRPC prints what hostile clients send as it is
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        return self.process
+
+    def __enter__(self) -> Self:
+        self.start()
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), (line, self._log)

@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +131,47 @@ def test_workers_that_cannot_start_end_the_supervisor(tiny: Bundle, graph, tmp_p
     text = "".join(str(event.get("line", "")) for event in server.events("other"))
     assert "groundwire build" in text
     assert "a worker could not start" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_while_the_workers_start_harms_nothing(tiny: Bundle, graph, number: signal.Signals) -> None:
+    server = ServeProcess(tiny.path, graph, "--workers", "2")
+    process = server.start()
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not children.read_text().split():
+            assert process.poll() is None
+        process.send_signal(number)
+        if number == signal.SIGTERM:
+            assert server.wait() == 0
+        else:
+            server.wait_for("worker ready", 2)
+            server.terminate()
+            assert server.wait() == 0
+            assert not server.events("worker died")
+    finally:
+        server.__exit__(None, None, None)
+
+
+def test_a_worker_that_says_what_none_says_is_replaced(tiny: Bundle, graph, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+        if mkdir {tmp_path}/once 2>/dev/null; then
+            echo listening on nothing
+            head -c 200000 /dev/zero | tr '\\0' x
+            echo
+            exec sleep 600
+        fi
+        exec {sys.executable} "$@"
+        """
+    )
+    python.chmod(0o755)
+    prelude = f"import sys; sys.executable = {str(python)!r}; "
+    with ServeProcess(tiny.path, graph, "--workers", "2", prelude=prelude) as server:
+        server.wait_for("worker misspoke", 1)
+        server.wait_for("worker ready", 3)
+        with Client(server.address) as client:
+            assert len(client.predict(TEXTS).predictions) == len(TEXTS)
+        server.terminate()
+        assert server.wait() == 0

@@ -24,7 +24,7 @@ from groundwire.inference import service_pb2 as pb
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import Limits, RepositoryConfig
-from groundwire.server.errors import UnknownModelError
+from groundwire.server.errors import ConfigurationError, UnknownModelError
 from groundwire.server.live import open_live
 from groundwire.server.model_control import ModelControl
 from groundwire.server.model_opener import Opener
@@ -313,3 +313,22 @@ def test_tritonclient_loads_and_unloads(tmp_path: Path) -> None:
     assert said["nope"][0] == "StatusCode.NOT_FOUND"
     index, ready, infer = said["unloaded"]
     assert (index, ready, infer[0]) == (none, False, "StatusCode.UNAVAILABLE")
+
+
+async def test_a_version_whose_folder_cannot_be_read_again_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(tmp_path, "adder", 1)
+    repository = Repository(tmp_path)
+    found = repository.find("adder")
+    assert found is not None
+
+    def unreadable(_: str) -> None:
+        raise ConfigurationError("adder can't be read")
+
+    monkeypatch.setattr(repository, "find", unreadable)
+    opener = Opener(repository, Limits(), "cpu", 1)
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        await opener.open(found[1])
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "tensor-batcher"]
+    await opener.close()

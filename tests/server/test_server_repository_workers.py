@@ -54,8 +54,10 @@ def test_a_change_reaches_every_worker_and_those_that_replace_dead_ones(tmp_path
             ask.load("adder")
         with refused("NOT_FOUND", "holds no model named nope"):
             ask.load("nope")
-        with refused("INVALID_ARGUMENT", "no name of a model"):
-            ask.unload("../adder")
+        for name in ("../adder", "a" * 100_000, "ü" * 20_000):  # more than a pipe's reader takes for a line
+            with refused("INVALID_ARGUMENT", "no name of a model"):
+                ask.unload(name)
+        assert not server.events("worker died")
         shutil.rmtree(tmp_path / "adder" / "3")
         for event in server.wait_for("worker ready", 3):
             os.kill(event["worker"], signal.SIGKILL)
@@ -134,3 +136,15 @@ def test_sighup_looks_at_a_folder_that_is_polled(tmp_path: Path, workers: int) -
         events = server.wait_for("model ready", 2 * workers)
         assert [event["versions"] for event in events] == [[1]] * workers + [[2]] * workers
         assert ask_all(server.address, "adder") == {"2"}
+
+
+def test_changes_that_clients_may_not_make_reach_no_other_worker(tmp_path: Path) -> None:
+    write_version(tmp_path, "adder", 1)
+    with (
+        ServeProcess(None, None, "--models", str(tmp_path), "--workers", "2") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        with refused("UNAVAILABLE", "not explicit"):
+            Asker(channel).load("a" * 100_000)
+        assert ask_all(server.address, "adder") == {"1"}
+        assert not server.events("worker died")
