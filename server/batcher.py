@@ -260,6 +260,7 @@ class Batcher(Generic[Result]):
             job.start(started)
         try:
             results = await self._run([row.encoded for row in batch])
+            _check_count(results, batch)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             if not isinstance(error, InferenceError):
                 fields = trace_fields(job.record.call for job in jobs)
@@ -275,3 +276,8 @@ class Batcher(Generic[Result]):
             job.record.infer += elapsed
         for row, result in zip(batch, results, strict=True):
             row.job.deliver(row.position, result)
+
+
+def _check_count(results: Sequence[object], batch: Sequence[object]) -> None:
+    if len(results) != len(batch):
+        raise InferenceError(f"the model gave {len(results)} results for {len(batch)} rows")

@@ -107,6 +107,8 @@ class Runtime:
             tensors = run_session(self._session, OUTPUTS, feeds, bound=self._bound)
         except Exception as error:  # as above
             raise InferenceError(f"the model {self.bundle.manifest.name} failed on a batch: {error}") from error
+        if any(len(tensor) != len(rows) for tensor in tensors):
+            raise InferenceError(f"the model {self.bundle.manifest.name} gave another number of rows than it was given")
         return Outputs(*tensors)
 
     def close(self) -> None:

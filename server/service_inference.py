@@ -106,8 +106,6 @@ class InferenceService:
             answers = self._answers[model] = _Answers(model)
         wanted = answers.wanted(request)
         inputs = answers.decoder.decode(request)
-        if model.max_batch and any(array.shape[0] > model.max_batch for array in inputs.values()):
-            raise InvalidRequestError(request.inputs[0].name, f"has more than {model.max_batch} rows; send fewer")
         arrays = await model.infer(inputs, wanted, request.parameters, _earliest(deadline, request))
         response = answers.begin(wanted, arrays)
         if request.id:
@@ -176,7 +174,7 @@ class _Answers:
 
     def __init__(self, model: Servable) -> None:
         self._name, self._version = model.name, model.version
-        self.decoder = Decoder(model.inputs)
+        self.decoder = Decoder(model.inputs, model.max_batch)
         self._specs = {spec.name: spec for spec in model.outputs}
         self._all = tuple(self._specs)
         self._begun: dict[tuple[Any, ...], bytes] = {}

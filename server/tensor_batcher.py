@@ -7,7 +7,7 @@ sort by, and joining whole requests copies less than cutting them up.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,7 @@ RunNow = Callable[[Tensors], dict[str, Array] | None]
 # Bounds of the retry hint, in seconds, and the speed that is assumed before the first batch has run.
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
 INITIAL_ROWS_PER_SECOND = 1_000.0
+_INLINE_BYTES = 1 << 20
 _TOO_LATE = "the deadline passed before the model's answer was ready"
 
 _log = logging.getLogger("groundwire.server")
@@ -80,7 +81,7 @@ class TensorBatcher:
         self._waiting = 0  # rows of all jobs
         self._waiting_bytes = 0  # of their inputs
         self._wake = asyncio.Event()
-        self._running = False  # on the model's thread
+        self._running = False  # a batch
         self._closing = False
         self._rows_per_second = INITIAL_ROWS_PER_SECOND
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="tensor-batcher")
@@ -140,6 +141,11 @@ class TensorBatcher:
         return rows
 
     def _check_room(self, rows: int, size: int) -> None:
+        if rows > self._limits.queue_rows:
+            raise InvalidRequestError(
+                "inputs",
+                f"have {rows} rows, more than the queue of {self._limits.queue_rows} can ever hold; send fewer at once",
+            )
         if size > self._limits.queue_bytes:
             raise InvalidRequestError(
                 "inputs",
@@ -247,12 +253,10 @@ class TensorBatcher:
             job.record.queue = started - job.queued
         rows = sum(job.rows for job in batch)
         try:
-            inputs = batch[0].inputs
-            if len(batch) > 1:
-                inputs = {name: np.concatenate([job.inputs[name] for job in batch]) for name in inputs}
+            self._running = True
+            inputs = await _join(batch)
             outputs = self._run_now(inputs) if self._run_now is not None else None
             if outputs is None:
-                self._running = True
                 outputs = await self._run(inputs)
             if self._batched:
                 _check_rows(outputs, rows)
@@ -280,6 +284,19 @@ class TensorBatcher:
         for job in batch:
             if not job.is_dead(asyncio.get_running_loop().time()):
                 await self._run_batch([job])
+
+
+async def _join(batch: Sequence[_Job]) -> Tensors:
+    """The rows of all jobs, one job's after another's."""
+    first = batch[0].inputs
+    if len(batch) == 1:
+        return first
+
+    def join() -> Tensors:
+        return {name: np.concatenate([job.inputs[name] for job in batch]) for name in first}
+
+    # To copy much takes milliseconds, which the event loop has not.
+    return join() if sum(job.size for job in batch) <= _INLINE_BYTES else await asyncio.to_thread(join)
 
 
 def _check_rows(outputs: Tensors, rows: int) -> None:

@@ -164,10 +164,11 @@ class TensorModel:
 
     def _run(self, inputs: Tensors) -> dict[str, Array]:
         started = time.thread_time()
-        outputs = self._run_once(inputs)
-        if self._pace is not None:
-            self._pace.saw(_size(inputs), time.thread_time() - started)
-        return outputs
+        try:
+            return self._run_once(inputs)
+        finally:  # a run that fails takes its time too
+            if self._pace is not None:
+                self._pace.saw(_size(inputs), time.thread_time() - started)
 
     def _run_once(self, inputs: Tensors) -> dict[str, Array]:
         try:
@@ -193,7 +194,7 @@ class TensorModel:
         shapes = [(rows, 1) for rows in row_counts(self.limits.batch_rows)]
         try:
             return warm_up(run, shapes, self.limits.warm_up_seconds)
-        except InferenceError as error:
+        except (InferenceError, InvalidRequestError) as error:
             # Zeros may be no input that it takes; whether it takes what clients send is theirs to know.
             _log.warning("no warm-up", extra={"fields": {"model": self.name, "error": str(error)}})
             return 0

@@ -49,8 +49,8 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-def decode_inputs(request: Request, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """The inputs of a request by name, each of the rank of its spec.
+def decode_inputs(request: Request, specs: Sequence[TensorSpec], most_rows: int = 0) -> dict[str, Array]:
+    """The inputs of a request by name, each of the rank of its spec and, unless that is 0, of at most `most_rows` rows.
 
     A last axis of size 1 may be left out, so a list of texts may be sent as [N] or as [N, 1].
 
@@ -66,9 +66,9 @@ def decode_inputs(request: Request, specs: Sequence[TensorSpec]) -> dict[str, Ar
     known = {spec.name: spec for spec in specs}
     arrays: dict[str, Array] = {}
     for index, tensor in enumerate(request.inputs):
-        name = tensor.name[:128]
+        name = tensor.name
         if name not in known:
-            raise InvalidRequestError(name, f"is no input of this model; it takes {', '.join(known)}")
+            raise InvalidRequestError(name[:128], f"is no input of this model; it takes {', '.join(known)}")
         if name in arrays:
             raise InvalidRequestError(name, "is given twice")
         if "shared_memory_region" in tensor.parameters:
@@ -76,6 +76,8 @@ def decode_inputs(request: Request, specs: Sequence[TensorSpec]) -> dict[str, Ar
         if raw and tensor.HasField("contents"):
             raise InvalidRequestError(name, "has contents and raw_input_contents; send one of them")
         shape = _check_shape(tensor, known[name])
+        if most_rows and shape and shape[0] > most_rows:  # known before what may be many elements is read
+            raise InvalidRequestError(name, f"has more than {most_rows} rows; send fewer")
         content = _raw(tensor, raw[index]) if raw else _typed(tensor)
         arrays[name] = content.reshape(shape)
     missing = known.keys() - arrays.keys()
@@ -99,8 +101,8 @@ class Decoder:
     Clients send the same names, datatypes and shapes over and over, and these checks are most of a small tensor's way.
     """
 
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        self._specs = specs
+    def __init__(self, specs: Sequence[TensorSpec], most_rows: int = 0) -> None:
+        self._specs, self._most_rows = specs, most_rows
         self._layouts: dict[bytes, _Layout] = {}  # by everything in the message but the content
 
     def decode(self, request: Request) -> dict[str, Array]:
@@ -115,7 +117,7 @@ class Decoder:
                 arrays[layout.name] = np.frombuffer(content, layout.dtype).reshape(layout.shape)
             if len(arrays) == len(self._specs):  # each once
                 return arrays
-        arrays = decode_inputs(request, self._specs)
+        arrays = decode_inputs(request, self._specs, self._most_rows)
         for tensor, content in zip(request.inputs, raw, strict=False):
             array, head = arrays[tensor.name], tensor.SerializeToString()
             if tensor.datatype not in (BYTES, "BOOL") and len(head) <= _LONGEST_HEAD:

@@ -205,6 +205,21 @@ async def test_a_failed_batch_fails_its_rows_and_no_others(runtime: Runtime, enc
     np.testing.assert_allclose(result["logits"], runtime.run([rows[2]]).logits[0], atol=1e-5)
 
 
+async def test_a_model_that_loses_rows_fails_their_batch_alone(encoder: PairEncoder) -> None:
+    lost = True
+
+    async def run(rows: Sequence[EncodedPair]) -> list[int]:
+        return [len(row.ids) for row in rows[lost:]]
+
+    row = encoder.encode("Peru", ())
+    batcher = Batcher(run, Limits())
+    with pytest.raises(InferenceError, match="0 results for 1 rows"):
+        await batcher.infer([row])
+    lost = False
+    assert await batcher.infer([row]) == [len(row.ids)]
+    await batcher.close()
+
+
 async def test_closing_answers_what_waits_and_refuses_the_rest(runtime: Runtime, encoder: PairEncoder) -> None:
     rows = rows_of(encoder, 3, 7)
     async with batching(runtime) as (batcher, gated):

@@ -159,7 +159,7 @@ REFUSED = [
     (broken(shape=[-1]), "text: has shape"),
     (broken(shape=[1, 2]), "text: has shape"),
     (broken(shape=[1, 1, 1]), "text: has shape"),
-    (broken(shape=[2**62]), "text: does not hold"),
+    (broken(shape=[2**62]), "text: has more than 64"),
     (broken(raw=[b"\x05\x00\x00\x00abc"]), "text: does not hold"),
     (broken(raw=[b"\x05\x00"]), "text: does not hold"),
     (broken(raw=[raw([b"a"]) + b"\x00"]), "text: does not hold"),
@@ -245,6 +245,26 @@ def test_a_typed_element_out_of_range_is_refused() -> None:
     message.inputs.add(name="x", datatype="INT8", shape=[1]).contents.int_contents.append(128)
     with pytest.raises(InvalidRequestError, match="outside -128 to 127"):
         decode_inputs(message, [TensorSpec("x", "INT8", (-1,))])
+
+
+def test_too_many_rows_are_refused_before_they_are_read() -> None:
+    message = Request(raw_input_contents=[b"no elements at all"])
+    message.inputs.add(name="x", datatype="BYTES", shape=[3, 1])
+    specs = [TensorSpec("x", "BYTES", (-1, 1))]
+    with pytest.raises(InvalidRequestError, match="more than 2 rows"):
+        decode_inputs(message, specs, 2)
+    with pytest.raises(InvalidRequestError, match="does not hold 3 elements"):
+        decode_inputs(message, specs, 3)
+
+
+@pytest.mark.parametrize("length", [127, 128, 129, 1000])
+def test_names_may_be_long_and_count_whole(length: int) -> None:
+    name = "x" * length
+    message = Request(raw_input_contents=[b"\1"])
+    message.inputs.add(name=name, datatype="INT8", shape=[1])
+    assert decode_inputs(message, [TensorSpec(name, "INT8", (-1,))])[name].tolist() == [1]
+    with pytest.raises(InvalidRequestError, match="is no input"):
+        decode_inputs(message, [TensorSpec(name[:-1], "INT8", (-1,))])
 
 
 def test_what_was_checked_once_is_read_alike_and_what_changed_is_checked() -> None:

@@ -1,6 +1,7 @@
 """Queues of plain tensors: their bound in bytes, and the event loop as the place of models that take microseconds."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from groundwire.server import tensor_model
 from groundwire.server.config import Limits
 from groundwire.server.errors import (
     DeadlineExceededError,
@@ -157,6 +159,51 @@ async def test_a_quick_run_that_goes_wrong_is_its_own_fault_alone() -> None:
     with pytest.raises(InferenceError, match="for 1 rows"):
         await batcher.infer({"x": np.full((1, 1), 2.0)}, None, Record())
     assert (await batcher.infer({"x": np.ones((1, 1))}, None, Record()))["y"].tolist() == [[1.0]]
+    await batcher.close()
+
+
+async def test_runs_that_fail_count_for_trust_too(model: TensorModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(model, BYTES_OF_ONE)
+
+    def fail(*_: object, **__: object) -> None:
+        end = time.thread_time() + 40 * QUICK_SECONDS
+        while time.thread_time() < end:
+            pass
+        raise OSError("the device is gone")
+
+    monkeypatch.setattr(tensor_model, "run_session", fail)
+    with pytest.raises(InferenceError):
+        await ask(model, 1)
+    assert model._pace is not None
+    assert not model._pace.is_quick(BYTES_OF_ONE)
+
+
+async def test_more_rows_than_the_queue_can_hold_are_refused_for_good() -> None:
+    async def run(_: Tensors) -> dict[str, np.ndarray]:
+        raise AssertionError
+
+    batcher = TensorBatcher(run, Limits(queue_rows=4), Statistics(), batched=True)
+    with pytest.raises(InvalidRequestError, match="can ever hold"):
+        await batcher.infer({"x": np.zeros((5, 1))}, None, Record())
+    await batcher.close()
+
+
+async def test_much_is_joined_off_the_event_loop() -> None:
+    go, seen = asyncio.Event(), []
+
+    async def run(inputs: Tensors) -> dict[str, np.ndarray]:
+        await go.wait()
+        seen.append(inputs["x"].shape)
+        return {"y": inputs["x"][:, :1]}
+
+    batcher = TensorBatcher(run, Limits(), Statistics(), batched=True)
+    large = [{"x": np.full((2, 80_000), value)} for value in range(4)]
+    tasks = [asyncio.create_task(batcher.infer(one, None, Record())) for one in large]
+    await asyncio.sleep(0.01)
+    go.set()
+    assert [(await task)["y"].tolist() for task in tasks] == [[[value], [value]] for value in range(4)]
+    assert sum(rows for rows, _ in seen) == 8
+    assert len(seen) < 4
     await batcher.close()
 
 

@@ -3,13 +3,19 @@
 import time
 from pathlib import Path
 
+import grpc
+import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from processes import ServeProcess
 from repositories import write_version
 
 from groundwire.bundle import Bundle
+from groundwire.inference import service_pb2 as pb
+from groundwire.inference.service_pb2_grpc import GRPCInferenceServiceStub
 from groundwire.server.config import Limits
 from groundwire.server.runtime import Runtime
 from groundwire.server.warm_up import batch_shapes, warm_up
@@ -62,3 +68,26 @@ def test_it_is_logged_and_can_be_left_out(tiny: Bundle, graph: Path, tmp_path: P
                 assert line["warmed_up"] == 0
             else:
                 assert 1 <= line["warmed_up"] <= most[line["model"]]
+
+
+def test_a_model_that_refuses_zeros_is_served_without(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Sub", ["x", "nine"], ["less"]), helper.make_node("Gather", ["table", "less"], ["y"])],
+        "from_nine_on",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
+        [
+            numpy_helper.from_array(np.array([1.0, 2.0], np.float32), "table"),
+            numpy_helper.from_array(np.array(9), "nine"),
+        ],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    options = ("--model", f"nine={path}")
+    with ServeProcess(None, None, *options) as server, grpc.insecure_channel(server.address) as channel:
+        [loaded] = server.wait_for("model loaded", 1)
+        assert loaded["warmed_up"] == 0
+        request = pb.ModelInferRequest(model_name="nine", raw_input_contents=[np.array([10]).tobytes()])
+        request.inputs.add(name="x", datatype="INT64", shape=[1, 1])
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [2.0]
