@@ -68,6 +68,7 @@ class Lexicon:
         stem: Callable[[str], str],
         weight: Callable[[int], float],
         most: int,
+        longest: int,
     ) -> None: ...
     def look_up(self, words: list[str]) -> tuple[list[str], dict[str, int], list[int], list[float]]: ...
 
@@ -85,6 +86,7 @@ class Writer:
         default_datatype: str,
         longest: int,
         most: int,
+        longest_kept: int,
     ) -> None: ...
     def evidence(self, rows: list[tuple[int, int, int, int]], scores: list[float]) -> list[Evidence]: ...
 

@@ -15,11 +15,17 @@ from libc.math cimport log, log1p
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.algorithm cimport binary_search, lower_bound, partial_sort, sort, unique
 from libcpp.pair cimport pair
-from libcpp.unordered_map cimport unordered_map
 from libcpp.unordered_set cimport unordered_set
 from libcpp.vector cimport vector
 
-VERSION = 4  # raised with every change of a signature here: a build that is left over is not used
+cdef extern from "<unordered_map>" namespace "std" nogil:
+    # Cython's own declaration takes it that `[]` can't fail: without memory the process would abort.
+    cdef cppclass unordered_map[K, V]:
+        unordered_map() except +
+        V& operator[](const K&) except +
+        size_t count(const K&) except +
+
+VERSION = 5  # raised with every change of a signature here: a build that is left over is not used
 
 cdef uint64_t BASE = 0x9E3779B97F4A7C15
 cdef uint64_t INVERSE = pow(0x9E3779B97F4A7C15, -1, 1 << 64)

@@ -20,7 +20,8 @@ cdef bint is_plain(str label, Py_ssize_t longest):
 
 
 cdef class Writer:
-    """Triples of a compiled graph as evidence. Terms and triples that were met are kept ready, at most `most` of each.
+    """Triples of a compiled graph as evidence. Terms and triples that were met are kept ready, at most `most` of each,
+    and of terms those of at most `longest_kept` code points.
 
     `make_term` and `shorten` do what is rare: terms of other kinds than a named entity and a literal without language,
     and labels that don't read as they stand.
@@ -32,13 +33,15 @@ cdef class Writer:
     cdef dict known_terms, known_triples
     cdef object term_type, evidence_type, make_term, shorten
     cdef str default_datatype
-    cdef Py_ssize_t longest, most
+    cdef Py_ssize_t longest, most, longest_kept
 
     def __init__(self, Strings terms, Strings labels, list graphs, const uint64_t[::1] conflicts, term_type,
-                 evidence_type, make_term, shorten, str default_datatype, Py_ssize_t longest, Py_ssize_t most):
+                 evidence_type, make_term, shorten, str default_datatype, Py_ssize_t longest, Py_ssize_t most,
+                 Py_ssize_t longest_kept):
         self.terms, self.labels, self.graphs, self.conflicts = terms, labels, graphs, conflicts
         self.term_type, self.evidence_type, self.make_term, self.shorten = term_type, evidence_type, make_term, shorten
-        self.default_datatype, self.longest, self.most = default_datatype, longest, most
+        self.default_datatype, self.longest = default_datatype, longest
+        self.most, self.longest_kept = most, longest_kept
         self.known_terms, self.known_triples = {}, {}
 
     def evidence(self, list rows, list scores):
@@ -62,9 +65,10 @@ cdef class Writer:
         cdef Py_ssize_t place = first_of(self.conflicts, both)
         cdef bint conflicting = place < self.conflicts.shape[0] and self.conflicts[place] == both
         found = (s[0], p[0], o[0], self.graphs[row[3]], said, conflicting)
-        if len(self.known_triples) >= self.most:
-            self.known_triples.clear()
-        self.known_triples[row] = found
+        if row[0] in self.known_terms and row[2] in self.known_terms:  # else one of them is long
+            if len(self.known_triples) >= self.most:
+                self.known_triples.clear()
+            self.known_triples[row] = found
         return found
 
     cdef tuple _term(self, node):
@@ -88,7 +92,8 @@ cdef class Writer:
             term = self.make_term(key, label)
             label = term.label
         found = (term, label if is_plain(label, self.longest) else self.shorten(label))
-        if len(self.known_terms) >= self.most:
-            self.known_terms.clear()
-        self.known_terms[node] = found
+        if PyUnicode_GET_LENGTH(key) <= self.longest_kept:
+            if len(self.known_terms) >= self.most:
+                self.known_terms.clear()
+            self.known_terms[node] = found
         return found

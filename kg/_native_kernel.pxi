@@ -1,6 +1,6 @@
 """Tables of labels, parts and spellings, and the ranking of triples."""
 
-cdef Py_ssize_t place_of(const int64_t[::1] query_words, int64_t word) except -2:
+cdef Py_ssize_t place_of(const int64_t[::1] query_words, int64_t word) except -2 nogil:
     """Where a word stands in the query, -1 for one that is not in it."""
     cdef Py_ssize_t low = 0, high = query_words.shape[0], middle
     while low < high:
@@ -51,9 +51,12 @@ cdef class Kernel:
         cdef uint64_t value, power, mixed, bit
         cdef int kind
         cdef void* data
+        cdef str word
         hashes.reserve(count)
         powers.reserve(count)
         for word in words:
+            if word is None:
+                raise TypeError("words are strings")
             kind, data = PyUnicode_KIND(word), PyUnicode_DATA(word)
             value, power = 0, 1
             for place in range(PyUnicode_GET_LENGTH(word)):
@@ -123,13 +126,14 @@ cdef class Kernel:
             entry += 1
         return found
 
-    cdef int _facts(self, vector[int64_t]& nodes, vector[uint32_t]& triples) except -1:
+    cdef int _facts(self, vector[int64_t]& nodes, vector[uint32_t]& triples) except -1 nogil:
         """The triples of the nodes, rising, each once."""
         cdef int64_t node, start, end
         for node in nodes:
             start, end = self.outgoing[node], self.outgoing[node + 1]
             if end > self.subject.shape[0]:
-                raise IndexError("the folder's triples are damaged")
+                with gil:
+                    raise IndexError("the folder's triples are damaged")
             for start in range(start, min(end, start + self.outgoing_limit)):
                 triples.push_back(<uint32_t>start)
             start, end = self.incoming[node], self.incoming[node + 1]
@@ -164,7 +168,11 @@ cdef class Kernel:
         cdef double link_bonus = w["link"], half = w["half"], unrelated = w["unrelated"]
         cdef double predicate_meaning = w["predicate_meaning"], value_meaning = w["value_meaning"]
         cdef int64_t free_words = w["free_words"]
+        if self.has_vectors and content_vectors.shape[1] != self.term_vectors.shape[1]:
+            raise IndexError("the vectors of words and labels differ in width")
         self._facts(members, triples)
+        if triples.empty():
+            return [], [], set()
         sort(ordered.begin(), ordered.end())
         for node in members:
             for place in range(self.term_words_offset[node], self.term_words_offset[node + 1]):
@@ -213,7 +221,7 @@ cdef class Kernel:
             raw[place] = total / (total + half)
             # The pair's second part breaks ties: the order in which the triples stand.
             order.push_back(pair[double, uint32_t](-raw[place], <uint32_t>place))
-        top_k = min(top_k, count)
+        top_k = max(0, min(top_k, count))
         partial_sort(order.begin(), order.begin() + top_k, order.end())
         rows, scores, said = [], [], set()
         cdef vector[char] chosen
@@ -277,26 +285,30 @@ cdef class Kernel:
         cdef Py_ssize_t known = query_words.shape[0], place, word
         cdef vector[char] said, named
         cdef uint32_t triple, s, p, o
+        cdef int64_t node
         said.resize(members.size() * known, 0)
         named.resize(members.size() * known, 0)
-        self._facts(members, triples)
-        for place in range(<Py_ssize_t>members.size()):
-            owners[<uint32_t>members[place]] = place
-        for triple in triples:
-            s, p, o = self.subject[triple], self.predicate[triple], self.object[triple]
-            if owners.count(s):
-                place = owners[s]
-                self._mark(said, place, query_words, self.term_words_offset, self.term_words, p)
-                self._mark(said, place, query_words, self.term_words_offset, self.term_words, o)
-            if owners.count(o):
-                place = owners[o]
-                self._mark(said, place, query_words, self.term_words_offset, self.term_words, p)
-                self._mark(said, place, query_words, self.term_words_offset, self.term_words, s)
+        with nogil:  # a text may have thousands of candidates, and other threads should not wait for them all
+            self._facts(members, triples)
+            for place in range(<Py_ssize_t>members.size()):
+                owners[<uint32_t>members[place]] = place
+            for triple in triples:
+                s, p, o = self.subject[triple], self.predicate[triple], self.object[triple]
+                if owners.count(s):
+                    place = owners[s]
+                    self._mark(said, place, query_words, self.term_words_offset, self.term_words, p)
+                    self._mark(said, place, query_words, self.term_words_offset, self.term_words, o)
+                if owners.count(o):
+                    place = owners[o]
+                    self._mark(said, place, query_words, self.term_words_offset, self.term_words, p)
+                    self._mark(said, place, query_words, self.term_words_offset, self.term_words, s)
+            for place in range(<Py_ssize_t>members.size()):
+                node = members[place]
+                self._mark(said, place, query_words, self.about_offset, self.about, <uint32_t>node)
+                self._mark(named, place, query_words, self.term_words_offset, self.term_words, <uint32_t>node)
         cdef double name_weight = self.weights["name"]
         found = []
         for place in range(<Py_ssize_t>members.size()):
-            self._mark(said, place, query_words, self.about_offset, self.about, <uint32_t>members[place])
-            self._mark(named, place, query_words, self.term_words_offset, self.term_words, <uint32_t>members[place])
             row = []
             for word in range(known):
                 if said[place * known + word]:
@@ -306,7 +318,7 @@ cdef class Kernel:
         return found
 
     cdef int _mark(self, vector[char]& marks, Py_ssize_t owner, const int64_t[::1] query_words,
-                   const int64_t[::1] offsets, const uint32_t[::1] words, uint32_t node) except -1:
+                   const int64_t[::1] offsets, const uint32_t[::1] words, uint32_t node) except -1 nogil:
         """Mark the query's words among those of a node, at the owner's row."""
         cdef Py_ssize_t place, at, known = query_words.shape[0]
         cdef int64_t word

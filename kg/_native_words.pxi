@@ -26,7 +26,7 @@ def stem(str word, stop_words, dict numbers, dict irregular, tuple endings, Py_s
 
 cdef class Lexicon:
     """`GraphIndex.look_up` on the vocabulary of a compiled graph. What was looked up is kept ready, at most `most`
-    words.
+    words of at most `longest` code points.
 
     `stem` reduces a word, `weight` gives what sharing a word counts for that so many triples hold.
     """
@@ -35,10 +35,11 @@ cdef class Lexicon:
     cdef const uint32_t[::1] frequency
     cdef dict known, weights
     cdef object stem, weight
-    cdef Py_ssize_t most
+    cdef Py_ssize_t most, longest
 
-    def __init__(self, hashes, frequency, stem, weight, Py_ssize_t most):
-        self.hashes, self.frequency, self.stem, self.weight, self.most = hashes, frequency, stem, weight, most
+    def __init__(self, hashes, frequency, stem, weight, Py_ssize_t most, Py_ssize_t longest):
+        self.hashes, self.frequency, self.stem, self.weight = hashes, frequency, stem, weight
+        self.most, self.longest = most, longest
         self.known, self.weights = {}, {}
 
     def look_up(self, list words):
@@ -79,7 +80,8 @@ cdef class Lexicon:
                         self.weights.clear()
                     weight = self.weights[frequency] = self.weight(frequency)
                 entry = (reduced, place, weight)
-        if len(self.known) >= self.most:
-            self.known.clear()
-        self.known[word] = entry
+        if len(word) <= self.longest:
+            if len(self.known) >= self.most:
+                self.known.clear()
+            self.known[word] = entry
         return entry

@@ -24,8 +24,8 @@ def write_aliases(folder: FolderWriter, fusion: Fusion, strings: Mapping[str, in
     if aliases:
         terms = np.array([term for _, term in aliases], dtype=np.int64)
         folder.strings("aliases", (member for member, _ in aliases), len(aliases))
-        folder.array("alias_term", terms, "u4")
-        folder.array("alias_by_term", np.argsort(terms, kind="stable"), "u4")
+        folder.array("alias_term", terms)
+        folder.array("alias_by_term", np.argsort(terms, kind="stable"))
 
 
 class Aliases:

@@ -159,13 +159,13 @@ def _write(
     graphs, graph_place = np.unique(triples[3], return_inverse=True)
     if not len(graphs) or graphs[0] != 0:
         graphs, graph_place = np.concatenate([[0], graphs]), graph_place + 1
-    folder.array("graphs", np.maximum(graphs.astype(np.int64) - 1, 0), "u4")
+    folder.array("graphs", np.maximum(graphs.astype(np.int64) - 1, 0))
     for name, column in zip(("subject", "predicate", "object"), triples[:3], strict=True):
-        folder.array(f"triple_{name}", column, "u4")
-    folder.array("triple_graph", graph_place, "u4")
-    folder.array("outgoing", _starts(triples[0], count), "u8")
-    folder.array("incoming", _starts(triples[2], count), "u8")
-    folder.array("incoming_triple", np.argsort(triples[2], kind="stable"), "u4")
+        folder.array(f"triple_{name}", column)
+    folder.array("triple_graph", graph_place)
+    folder.array("outgoing", _starts(triples[0], count))
+    folder.array("incoming", _starts(triples[2], count))
+    folder.array("incoming_triple", np.argsort(triples[2], kind="stable"))
     report("words", 0)
     vocabulary = _write_words(folder, terms, triples, labels, report)
     write_descriptions(folder, got.described, terms.keys, terms.place, vocabulary)
@@ -216,11 +216,11 @@ def _write_words(
     flat = rank[np.frombuffer(words, dtype=np.uint32)] if len(words) else np.zeros(0, np.uint32)
     said = np.bincount(triples[2], minlength=len(terms.keys)) + np.bincount(triples[1], minlength=len(terms.keys))
     frequency = np.bincount(flat, weights=np.repeat(said, lengths), minlength=len(stems))
-    folder.array("vocabulary_hash", hashes[order], "u8")
-    folder.array("vocabulary_frequency", np.minimum(frequency, 2**32 - 1), "u4")
-    folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]), "i8")
-    folder.array("term_words", flat, "u4")
-    folder.array("term_digit", digits, "u1")
+    folder.array("vocabulary_hash", hashes[order])
+    folder.array("vocabulary_frequency", np.minimum(frequency, 2**32 - 1))
+    folder.array("term_words_offset", np.concatenate([[0], np.cumsum(lengths)]))
+    folder.array("term_words", flat)
+    folder.array("term_digit", digits)
     return dict(zip(vocabulary, rank.tolist(), strict=True))
 
 
@@ -230,8 +230,8 @@ def _write_vectors(folder: FolderWriter, terms: _Terms, labels: list[str], vecto
         keys = terms.keys[start : start + _BATCH]
         said = [label or fallback_label(key) for key, label in zip(keys, labels[start : start + _BATCH], strict=True)]
         table[start : start + len(keys)] = vectors.labels(said)
-    folder.array("term_vectors", table, "i1")
-    folder.array("token_vectors", vectors.table, "i1")
+    folder.array("term_vectors", table)
+    folder.array("token_vectors", vectors.table)
     folder.strings("tokenizer", [vectors.tokenizer_json], 1)
 
 

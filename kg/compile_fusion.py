@@ -96,7 +96,7 @@ def write_conflicts(
     found = np.unique(pairs[1:][changed])
     if not len(found):
         return []
-    folder.array("conflict_pair", found, "u8")
+    folder.array("conflict_pair", found)
     conflicts = []
     for pair, start, end in zip(
         found.tolist(),

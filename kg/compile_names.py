@@ -103,14 +103,14 @@ def _hash_batches(strings: Iterable[str]) -> NDArray[np.uint64]:
 def write_names(folder: FolderWriter, names: Names) -> None:
     """Write keys, postings, parts, filter and spellings."""
     folder.strings("keys", names.keys, len(names.keys))
-    folder.array("key_hash", names.hashes, "u8")
-    folder.array("key_posting", names.starts, "u8")
-    folder.array("posting_term", names.owners, "u4")
-    folder.array("posting_kind", names.kinds, "u1")
+    folder.array("key_hash", names.hashes)
+    folder.array("key_posting", names.starts)
+    folder.array("posting_term", names.owners)
+    folder.array("posting_kind", names.kinds)
     part_hashes, part_keys = _parts(names)
-    folder.array("part_hash", part_hashes, "u8")
-    folder.array("part_key", part_keys, "u4")
-    folder.array("key_filter", _bloom(names.hashes, part_hashes), "u1")
+    folder.array("part_hash", part_hashes)
+    folder.array("part_key", part_keys)
+    folder.array("key_filter", _bloom(names.hashes, part_hashes))
     words = sorted({word for key in names.keys for word in key.split(" ") if spellable(word)})
     folder.strings("label_words", words, len(words))
     forms = array("I")
@@ -123,8 +123,8 @@ def write_names(folder: FolderWriter, names: Names) -> None:
 
     hashes = _hash_batches(all_forms())
     order = np.argsort(hashes, kind="stable")
-    folder.array("spelling_hash", hashes[order], "u8")
-    folder.array("spelling_word", np.array(forms, dtype=np.uint32)[order], "u4")
+    folder.array("spelling_hash", hashes[order])
+    folder.array("spelling_word", np.array(forms, dtype=np.uint32)[order])
 
 
 def _parts(names: Names) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
@@ -178,10 +178,10 @@ def write_descriptions(
         if not key.startswith('"'):
             break  # literals sort first
         counts.update(lower_case_words(literal_parts(key)[0]))
-    folder.array("about_offset", np.concatenate([[0], np.cumsum(lengths)]), "i8")
-    folder.array("about", np.array(about, dtype=np.uint32), "u4")
+    folder.array("about_offset", np.concatenate([[0], np.cumsum(lengths)]))
+    folder.array("about", np.array(about, dtype=np.uint32))
     words = [word for word, count in counts.items() if count >= COMMON]
     hashes = hash_all(words)
     order = np.argsort(hashes, kind="stable")
-    folder.array("lower_hash", hashes[order], "u8")
-    folder.array("lower_count", np.array([counts[word] for word in words], dtype=np.uint32)[order], "u4")
+    folder.array("lower_hash", hashes[order])
+    folder.array("lower_count", np.array([counts[word] for word in words], dtype=np.uint32)[order])

@@ -55,6 +55,14 @@ class CompiledIndex(GraphIndex):
 
     def __init__(self, path: Path, full_check: bool | None = None, native: bool = True) -> None:
         folder = Folder(path, full_check)
+        try:
+            self._open(folder, native)
+        except CompiledGraphError:
+            raise
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise CompiledGraphError(f"{path} is damaged ({error!r}); compile the graph again") from error
+
+    def _open(self, folder: Folder, native: bool) -> None:
         meta = folder.meta
         try:
             self.settings = GraphSettings.from_json(meta["settings"])
@@ -71,7 +79,9 @@ class CompiledIndex(GraphIndex):
                 **counts,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise CompiledGraphError(f"{path}/meta.json is damaged ({error!r}); compile the graph again") from error
+            raise CompiledGraphError(
+                f"{folder.path}/meta.json is damaged ({error!r}); compile the graph again"
+            ) from error
         self._terms = open_strings(folder, "terms")
         self._labels = open_strings(folder, "labels")
         self._keys = open_strings(folder, "keys")

@@ -59,6 +59,20 @@ _BLOCK = 1 << 20
 # Folders up to this size are hashed whole when they are opened; of larger ones, each file's ends and a sample.
 _FULL_CHECK = 64 << 20
 _SAMPLES = 16
+# The type of each array but offsets of strings, which are u8. The wide ones have two axes, the second of 64.
+_TYPES = {
+    **dict.fromkeys(
+        ("outgoing", "incoming", "vocabulary_hash", "key_hash", "part_hash", "spelling_hash", "lower_hash",
+         "key_posting", "conflict_pair"), "u8"),
+    **dict.fromkeys(
+        ("triple_subject", "triple_predicate", "triple_object", "triple_graph", "graphs", "incoming_triple",
+         "vocabulary_frequency", "term_words", "part_key", "spelling_word", "lower_count", "about", "posting_term",
+         "alias_term", "alias_by_term"), "u4"),
+    **dict.fromkeys(("term_words_offset", "about_offset"), "i8"),
+    **dict.fromkeys(("term_digit", "key_filter", "posting_kind"), "u1"),
+    **dict.fromkeys(("term_vectors", "token_vectors"), "i1"),
+}  # fmt: skip
+_WIDE, _WIDTH = ("term_vectors", "token_vectors"), 64
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # numpy gives no number
 _ENTRY = {"size": int, "sha256": str, "sample_sha256": str}
 
@@ -87,9 +101,9 @@ class FolderWriter:
             ) from error
         return self
 
-    def array(self, name: str, values: NDArray[Any], dtype: str) -> None:
-        """Write an array as `name.npy`, of little-endian `dtype`."""
-        np.save(self._folder / f"{name}.npy", np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<")))
+    def array(self, name: str, values: NDArray[Any]) -> None:
+        """Write an array as `name.npy`, in its type."""
+        np.save(self._folder / f"{name}.npy", np.ascontiguousarray(values, dtype=_type_of(name)))
 
     def strings(self, name: str, values: Iterable[str], count: int) -> None:
         """Write `count` strings as `name.bin` and their byte offsets as `name_offset.npy`."""
@@ -124,6 +138,10 @@ class FolderWriter:
             raise CompiledGraphError(
                 f"can't write beside {self._out}: {error.strerror or error}; make room, or choose another folder"
             ) from error
+
+
+def _type_of(name: str) -> np.dtype[Any]:
+    return np.dtype(f"<{_TYPES.get(name, 'u8')}")
 
 
 def put_in_place(folder: Path, out: Path) -> None:
@@ -174,6 +192,11 @@ class Folder:
             mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise CompiledGraphError(f"{file}: damaged ({error}); compile the graph again") from error
+        tail = (_WIDTH,) if name in _WIDE else ()
+        if mapped.dtype != _type_of(name) or mapped.shape[1:] != tail or not mapped.ndim:
+            raise CompiledGraphError(
+                f"{file}: damaged ({mapped.dtype} of shape {mapped.shape}); compile the graph again"
+            )
         # A plain array view of the map: numpy's memmap class costs microseconds a slice.
         view: NDArray[Any] = mapped.view(np.ndarray)
         return view

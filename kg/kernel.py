@@ -12,7 +12,7 @@ from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.readings import BIAS, MOST_CANDIDATES, SHORTEST_RESPACED, VECTOR, Reading
 from groundwire.kg.settings import GraphSettings
-from groundwire.kg.stems import STOP_WORDS, stem
+from groundwire.kg.stems import LONGEST_KEPT, STOP_WORDS, stem
 from groundwire.kg.strings import SortedStrings
 from groundwire.kg.surface import BEFORE_SENTENCE, in_address
 from groundwire.kg.terms import make_term
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_WORDS = 1 << 16  # kept ready, about 10 MB
 _MOST_TERMS = 1 << 15  # kept ready, about 20 MB
+_LONGEST_TERM = 1 << 12  # code points of a term that is kept
 _ARRAYS = """key_filter term_digit key_hash part_hash spelling_hash terms_offset outgoing incoming triple_subject
 triple_predicate triple_object triple_graph incoming_triple term_words_offset term_words about_offset about""".split()  # noqa: SIM905
 
@@ -49,7 +50,7 @@ def open_lexicon(folder: Folder, triples: int) -> "Lexicon | None":
         return float(word_weights(np.array([frequency]), triples)[0])
 
     vocabulary = folder.array("vocabulary_hash"), folder.array("vocabulary_frequency")
-    lexicon: Lexicon = native.Lexicon(*vocabulary, stem, weight, _MOST_WORDS)
+    lexicon: Lexicon = native.Lexicon(*vocabulary, stem, weight, _MOST_WORDS, LONGEST_KEPT)
     return lexicon
 
 
@@ -59,7 +60,7 @@ def open_writer(
     """Triples as evidence, from the strings of their nodes."""
     if native is None:
         return None
-    made = Term, Evidence, make_term, shorten, XSD_STRING, LONGEST_LABEL, _MOST_TERMS
+    made = Term, Evidence, make_term, shorten, XSD_STRING, LONGEST_LABEL, _MOST_TERMS, _LONGEST_TERM
     writer: Writer = native.Writer(terms, labels, graph_names, conflicts, *made)
     return writer
 

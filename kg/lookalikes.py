@@ -8,6 +8,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from groundwire.kg.stems import LONGEST_KEPT
+
 # Cyrillic, Greek and Armenian small letters, and the Latin ones that they look like.
 SMALL = str.maketrans(
     "авсԁеһіјӏкмнорԛѕтѵԝхуґѡαβγεηικνορτυχωսոցհօ",
@@ -31,7 +33,7 @@ def fold_lookalikes(text: str) -> str:
     """
     if text.isascii():
         return text
-    runs = [(match.start(), match.end(), *_read(match.group())) for match in _RUN.finditer(text)]
+    runs = [(match.start(), match.end(), *_known(match.group())) for match in _RUN.finditer(text)]
     latin = any(kind == "latin" for _, _, kind, _ in runs) and all(kind != "other" for _, _, kind, _ in runs)
     for start, end, kind, plain in reversed(runs):
         if kind == "latin" or (kind == "doubtful" and latin):
@@ -39,7 +41,10 @@ def fold_lookalikes(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=16_384)
+def _known(word: str) -> tuple[str, str]:
+    return _kept(word) if len(word) <= LONGEST_KEPT else _read(word)
+
+
 def _read(word: str) -> tuple[str, str]:
     """What a word is, "latin", "doubtful" (all look-alikes) or "other", and how it reads in Latin letters."""
     if word.isascii():
@@ -54,6 +59,9 @@ def _read(word: str) -> tuple[str, str]:
         return "latin", plain
     # A single letter of another script is a symbol ("an α of 0.05").
     return ("doubtful", plain) if latin == len(letters) > 1 else ("other", word)
+
+
+_kept = lru_cache(maxsize=16_384)(_read)
 
 
 def _plain(character: str) -> str:

@@ -149,13 +149,20 @@ def _graph_quads(graph: rdflib.Graph) -> Iterator[Quad]:
     try:
         if isinstance(graph, rdflib.Dataset):
             for s, p, o, name in graph.quads((None, None, None, None)):
-                yield node_key(s), node_key(p), node_key(o), graph_key(graph, name)
+                yield *_triple_keys(s, p, o), graph_key(graph, name)
         else:
             for s, p, o in graph.triples((None, None, None)):
-                yield node_key(s), node_key(p), node_key(o), ""
+                yield *_triple_keys(s, p, o), ""
     except (OSError, ValueError) as error:  # rdflib's SPARQLStore raises ValueError when nothing answers
         store = type(graph.store).__name__
         raise SourceError(f"the rdflib store {store} can't be read: {error}; is what it reads from there?") from error
+
+
+def _triple_keys(s: Any, p: Any, o: Any) -> tuple[str, str, str]:
+    keys = node_key(s), node_key(p), node_key(o)
+    if not all(keys):
+        raise SourceError(f"the graph holds an empty IRI in {keys}; parse what it comes from with a publicID")
+    return keys
 
 
 def graph_key(dataset: rdflib.Graph, name: Any) -> str:

@@ -11,6 +11,11 @@ from groundwire.kg.text import Words, split
 from groundwire.kg.types import Evidence, GraphInfo, Grounding, Mention
 
 
+def _plain(text: str) -> str:
+    """The text as a `str` itself, as compiled code asks for: it may be of a subclass, such as rdflib's or numpy's."""
+    return text if type(text) is str else str.__str__(text)
+
+
 class IndexRetriever:
     """A `Retriever` on any `GraphIndex`."""
 
@@ -24,16 +29,19 @@ class IndexRetriever:
 
     def link(self, text: str) -> list[Mention]:
         """Find the mentions in `text`, in order of their start, none overlapping another."""
+        text = _plain(text)
         words = split(text)
         return [mention for mention, _ in link(self.index, text, words, make_query(self.index, words))]
 
     def retrieve(self, text: str, entities: Sequence[str], top_k: int) -> list[Evidence]:
         """Rank the triples of `entities` (IRIs; unknown ones are passed over) against `text`; at most `top_k`."""
-        rows, scores, _ = best(self.index, make_query(self.index, split(text)), self._nodes(entities), top_k)
+        query = make_query(self.index, split(_plain(text)))
+        rows, scores, _ = best(self.index, query, self._nodes(entities), top_k)
         return self.index.evidence(rows, scores)
 
     def ground(self, text: str, top_k: int, entities: Sequence[str] | None = None) -> Grounding:
         """Link `text` (unless `entities` are given), retrieve at most `top_k` triples, and measure the coverage."""
+        text = _plain(text)
         words = split(text)
         query = make_query(self.index, words)
         if entities is None:
@@ -51,7 +59,7 @@ class IndexRetriever:
         self.index.close()
 
     def _nodes(self, entities: Sequence[str]) -> list[int]:
-        found = (self.index.find(iri) for iri in dict.fromkeys(entities))
+        found = (self.index.find(_plain(iri)) for iri in dict.fromkeys(entities))
         return [node for node in found if node is not None and self.index.degree(node)]
 
 

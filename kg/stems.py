@@ -73,16 +73,24 @@ _IRREGULAR = {
 _ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ers", "ors", "ies", "ied", "ed", "es", "er", "or", "ly",
             "al", "ic", "s", "e", "y")  # fmt: skip
 _SHORTEST_STEM = 3
+# Code points of a word that caches keep: a longer one is hardly met again, and a hostile text may be one word.
+LONGEST_KEPT = 64
 _LONGEST_STEM = 6
 
 
-@lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """Reduce a folded word to its stem; empty when it is a stop word."""
+    return _kept_stem(word) if len(word) <= LONGEST_KEPT else _stem(word)
+
+
+def _stem(word: str) -> str:
     if native is None:
         return plain_stem(word)
     reduced: str = native.stem(word, STOP_WORDS, _NUMBERS, _IRREGULAR, _ENDINGS, _SHORTEST_STEM, _LONGEST_STEM)
     return reduced
+
+
+_kept_stem = lru_cache(maxsize=1 << 16)(_stem)
 
 
 def plain_stem(word: str) -> str:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from groundwire.kg.errors import GraphError
 from groundwire.kg.settings import GraphSettings
+from groundwire.kg.stems import LONGEST_KEPT
 
 Bytes = NDArray[np.int8]
 Floats32 = NDArray[np.float32]
@@ -70,16 +71,17 @@ class WordVectors:
 
     def words(self, words: list[str]) -> Bytes:
         """One vector a word, shape (len(words), 64)."""
+        if not words:
+            return NO_VECTORS
         known = self._known
         new = [word for word in words if word not in known]
+        made = dict(zip(new, self.labels(new), strict=True)) if new else {}
         if new:
             if len(known) + len(new) > _MOST_WORDS:
                 # A new dictionary, since other threads may still read the old one.
                 known = self._known = {word: known[word] for word in words if word in known}
-            known.update(zip(new, self.labels(new), strict=True))
-        if not words:
-            return NO_VECTORS
-        return np.stack([known[word] for word in words])
+            known.update((word, vector) for word, vector in made.items() if len(word) <= LONGEST_KEPT)
+        return np.stack([made[word] if word in made else known[word] for word in words])
 
     @classmethod
     def from_encoder(cls, folder: Path) -> "WordVectors":

@@ -6,6 +6,7 @@ from functools import lru_cache
 from groundwire.kg.types import XSD_STRING, Evidence, GraphInfo, Mention, Term
 from groundwire.v1 import knowledge_pb2
 
+_LONGEST_KEPT = 1 << 12  # code points of a literal whose message is kept
 RDF_LANG_STRING = "http://www.w3.org/1999/02/22-rdf-syntax-ns#langString"
 
 
@@ -51,14 +52,13 @@ def to_evidence(evidence: Iterable[Evidence]) -> list[knowledge_pb2.Evidence]:
     messages = []
     for subject, predicate, obj, graph, text, relevance, conflicting in evidence:
         message = knowledge_pb2.Evidence()
-        message.CopyFrom(_statement(subject, predicate, obj, graph, text, conflicting))
+        make = _kept_statement if len(obj.value) <= _LONGEST_KEPT else _statement
+        message.CopyFrom(make(subject, predicate, obj, graph, text, conflicting))
         message.relevance = relevance
         messages.append(message)
     return messages
 
 
-# Texts about the same entities rest on the same triples, and copying a message costs a third of making one.
-@lru_cache(maxsize=1 << 14)
 def _statement(
     subject: Term, predicate: Term, obj: Term, graph: str, text: str, conflicting: bool
 ) -> knowledge_pb2.Evidence:
@@ -70,6 +70,10 @@ def _statement(
         text=text,
         conflicting=conflicting,
     )
+
+
+# Texts about the same entities rest on the same triples, and copying a message costs a third of making one.
+_kept_statement = lru_cache(maxsize=1 << 14)(_statement)
 
 
 def to_graph_info(info: GraphInfo) -> knowledge_pb2.GraphInfo:

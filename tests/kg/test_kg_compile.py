@@ -1,12 +1,16 @@
+import contextlib
+import hashlib
+import io
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rdflib
 
 from groundwire.kg import CompiledGraphError, CompiledRetriever, GraphSettings, SourceError, compile_graph, open_graph
-from groundwire.kg.format import FORMAT_VERSION
+from groundwire.kg.format import FORMAT_VERSION, sample_hash
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,6 +64,55 @@ def test_every_changed_byte_is_noticed(cities_folder: Path, tmp_path: Path) -> N
         whole[len(whole) // 2] ^= 1
         path.write_bytes(whole)
     CompiledRetriever(folder)
+
+
+def tampered(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file, and make `meta.json` say that it was always so."""
+    path = folder / name
+    path.write_bytes(content)
+    meta = json.loads((folder / "meta.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    meta["files"][name] = {"size": len(content), "sha256": digest, "sample_sha256": sample_hash(path)}
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def test_an_array_of_another_type_or_shape_is_refused(cities_folder: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in cities_folder.glob("*.npy"))
+    assert {"outgoing.npy", "terms_offset.npy", "term_digit.npy"} <= set(names)
+    for name in names:
+        whole = np.load(cities_folder / name)
+        for number, wrong in enumerate(
+            (whole.astype(np.float32), whole.astype(whole.dtype.newbyteorder(">")).astype(">u2"), whole[:, None])
+        ):
+            folder = shutil.copytree(cities_folder, tmp_path / f"{name}-{number}")
+            content = io.BytesIO()
+            np.save(content, wrong)
+            tampered(folder, name, content.getvalue())
+            with pytest.raises(CompiledGraphError, match=f"{name}: damaged"):
+                CompiledRetriever(folder)
+
+
+def test_values_that_lead_nowhere_are_refused_or_harmless(cities_folder: Path, tmp_path: Path) -> None:
+    for path in sorted(cities_folder.glob("*.npy")):
+        whole = np.load(path)
+        for number, wrong in enumerate((whole[: len(whole) // 2], np.full_like(whole, np.iinfo(whole.dtype).max))):
+            folder = shutil.copytree(cities_folder, tmp_path / f"{path.name}-{number}")
+            content = io.BytesIO()
+            np.save(content, wrong)
+            tampered(folder, path.name, content.getvalue())
+            try:
+                retriever = CompiledRetriever(folder)
+            except CompiledGraphError:
+                continue
+            with contextlib.suppress(IndexError, ValueError):
+                retriever.ground("Paris is the capital of France, and Tokyo that of Japan.", 5)
+
+
+def test_an_empty_iri_is_refused(tmp_path: Path) -> None:
+    made = rdflib.Graph()
+    made.add((rdflib.URIRef("http://e/a"), rdflib.URIRef("http://e/p"), rdflib.URIRef("")))
+    with pytest.raises(SourceError, match="empty IRI"):
+        compile_graph(made, tmp_path / "out")
 
 
 def test_another_format_version_is_refused(cities_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The compiled loops: there where a compiler is, equal to Python's, and safe on damaged arrays."""
 
+import gc
 import shutil
+import sys
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +22,7 @@ from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.readings import Reading, find_readings
 from groundwire.kg.spell import deletions
-from groundwire.kg.stems import STOP_WORDS, plain_stem, stem
+from groundwire.kg.stems import LONGEST_KEPT, STOP_WORDS, _kept_stem, plain_stem, stem
 from groundwire.kg.strings import Strings
 from groundwire.kg.tables import Tables
 from groundwire.kg.terms import literal_key, make_term
@@ -116,12 +120,9 @@ def test_tables_answer_alike(text: list[str], data: st.DataObject) -> None:
         assert set(one.misspelt(word + following, 33, 20)) == set(other.misspelt(word + following, 33, 20))
 
 
-@needs_native
-@pytest.mark.parametrize(
-    "damaged", ["incoming_triple", "triple_object", "term_words_offset", "outgoing", "terms_offset"]
-)
-def test_a_damaged_array_is_an_error(damaged: str) -> None:
-    wild = {
+def three_terms() -> dict[str, np.ndarray]:
+    """The arrays of two triples of three terms."""
+    return arrays([], []) | {
         "outgoing": np.array([0, 1, 2, 2], np.uint64),
         "incoming": np.array([0, 0, 1, 2], np.uint64),
         "incoming_triple": np.array([0, 1], np.uint32),
@@ -133,15 +134,67 @@ def test_a_damaged_array_is_an_error(damaged: str) -> None:
         "about_offset": np.array([0, 0, 0, 0], np.int64),
         "term_words": np.array([0, 1, 2], np.uint32),
         "terms_offset": np.array([0, 1, 2, 3], np.uint64),
+        "term_digit": np.zeros(3, np.uint8),
     }
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "damaged", ["incoming_triple", "triple_object", "term_words_offset", "outgoing", "terms_offset"]
+)
+def test_a_damaged_array_is_an_error(damaged: str) -> None:
+    wild = three_terms()
     asked = np.array([1], np.int64), np.array([2.0])
     nothing = np.zeros((0, 64), np.int8)
-    whole = native.Kernel(arrays([], []) | wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    whole = native.Kernel(wild, b"abc", 58, 10, 10, -1, WEIGHTS)
     assert [row[:3] for row in whole.best([0, 2], *asked, False, [], nothing, 5)[0]] == [(0, 1, 1), (1, 1, 2)]
     wild[damaged] = np.where(wild[damaged] > 0, wild[damaged].dtype.type(2**31 - 1), wild[damaged])
-    kernel = native.Kernel(arrays([], []) | wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    kernel = native.Kernel(wild, b"abc", 58, 10, 10, -1, WEIGHTS)
     with pytest.raises(IndexError):
         kernel.best([0, 2], *asked, False, [], nothing, 5)
+
+
+@needs_native
+def test_what_no_caller_gives_is_an_error_or_nothing() -> None:
+    asked = np.array([1], np.int64), np.array([2.0])
+    wide = three_terms() | {"term_vectors": np.ones((3, 128), np.int8)}
+    kernel = native.Kernel(wide, b"abc", 58, 10, 10, -1, WEIGHTS)
+    with pytest.raises(IndexError, match="differ in width"):
+        kernel.best([0], *asked, False, [-1], np.ones((1, 64), np.int8), 3)
+    assert kernel.best([0], *asked, False, [-1], np.ones((1, 128), np.int8), -1)[:2] == ([], [])
+    for wrong in ([None], [7], [b"word"]):
+        with pytest.raises(TypeError):
+            kernel.sequences(wrong, 1, 1, -1)
+
+
+@needs_native
+def test_other_threads_go_on_while_many_candidates_are_compared() -> None:
+    count, known = 4_000, 500
+    many = three_terms()
+    many |= {
+        "outgoing": np.arange(count + 1, dtype=np.uint64),
+        "incoming": np.zeros(count + 1, np.uint64),
+        "triple_subject": np.arange(count, dtype=np.uint32),
+        **{f"triple_{name}": np.zeros(count, np.uint32) for name in ("predicate", "object", "graph")},
+        "term_words_offset": np.concatenate(([0], np.full(count, 1_000_000))),
+        "term_words": np.arange(1_000_000, dtype=np.uint32),
+        "about_offset": np.zeros(count + 1, np.int64),
+    }
+    kernel = native.Kernel(many, b"abc", 58, 10, 10, -1, WEIGHTS)
+    asked = np.arange(known), np.ones(known)
+    done, turns = threading.Event(), 0
+    thread = threading.Thread(target=lambda: (kernel.shared([0, 1], *asked), done.set()))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(3600)  # who holds the lock keeps it until it lets go
+    try:
+        thread.start()
+        while not done.is_set():
+            turns += 1
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(before)
+    thread.join()
+    assert turns > 2
 
 
 NAMES = ["In Rainbows", "IT", "Rainbow", "The Who", "cobian", "9", "Ärzte", "in", "NASA", "Rainbows Tour", "Cobian RAT"]
@@ -161,6 +214,34 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompiledRetriever,
         made.add((entity, SKOS.definition, rdflib.Literal(f"He saw it, with {name}, who was in it.")))
     folder = compile_graph(made, tmp_path_factory.mktemp("native") / "graph")
     return CompiledRetriever(folder), CompiledRetriever(folder, native=False)
+
+
+def test_texts_and_iris_may_be_of_subclasses_of_str(graphs: tuple[CompiledRetriever, CompiledRetriever]) -> None:
+    text, iri = "In Rainbows is by Ärzte.", "http://e/0"
+    for graph in graphs:
+        expected = graph.ground(text, 3)
+        for kind in (np.str_, rdflib.Literal, rdflib.URIRef):
+            assert graph.ground(kind(text), 3) == expected
+            assert graph.link(kind(text)) == graph.link(text)
+            assert graph.retrieve(kind(text), [kind(iri)], 3) == graph.retrieve(text, [iri], 3)
+        for wrong in (b"In Rainbows", None, 7):
+            with pytest.raises(TypeError):
+                graph.ground(wrong, 3)  # type: ignore[arg-type]
+
+
+def test_long_words_are_not_kept(graphs: tuple[CompiledRetriever, CompiledRetriever]) -> None:
+    def words_in(holder: object) -> list[str]:
+        dictionaries = [one for one in gc.get_referents(holder) if isinstance(one, dict)]
+        return [word for one in dictionaries for word in one if isinstance(word, str)]
+
+    long = "ж" * (LONGEST_KEPT + 1)
+    kept = _kept_stem.cache_info().currsize
+    for graph in graphs:
+        graph.ground(f"{long} {long[1:]}", 3)
+        if graph.index._lexicon is not None:
+            assert long[1:] in words_in(graph.index._lexicon)
+            assert long not in words_in(graph.index._lexicon)
+    assert _kept_stem.cache_info().currsize == kept + 1
 
 
 @needs_native
@@ -231,13 +312,18 @@ def test_evidence_is_pythons(terms: list[tuple[str, str]], data: st.DataObject) 
 
 
 @needs_native
-@given(st.sets(st.sampled_from(["film", "paris", "win", "7", "star"])), st.lists(words), st.integers(1, 3))
-def test_a_lexicon_looks_up_what_the_index_does(held: set[str], asked: list[str], most: int) -> None:
+@given(
+    st.sets(st.sampled_from(["film", "paris", "win", "7", "star"])),
+    st.lists(words),
+    st.integers(1, 3),
+    st.integers(0, 8),
+)
+def test_a_lexicon_looks_up_what_the_index_does(held: set[str], asked: list[str], most: int, longest: int) -> None:
     asked = [*asked, "films", "the", "Paris".lower(), "won", "007", "film", "starring"]
     vocabulary = np.sort(hash_all(sorted(held))) if held else np.zeros(0, np.uint64)
     frequency = np.arange(1, len(held) + 1, dtype=np.uint32)
     lexicon = native.Lexicon(
-        vocabulary, frequency, stem, lambda count: float(word_weights(np.array([count]), 50)[0]), most
+        vocabulary, frequency, stem, lambda count: float(word_weights(np.array([count]), 50)[0]), most, longest
     )
     stems, numbers, known, weights = lexicon.look_up(asked)
     assert stems == [plain_stem(word) for word in asked]

@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdflib.namespace import RDF, RDFS, SKOS
 
-from groundwire.kg import CompiledRetriever, RdflibRetriever, Retriever, compile_graph, open_graph
+from groundwire.kg import (
+    CompiledRetriever,
+    GraphSettings,
+    RdflibRetriever,
+    Retriever,
+    compile_graph,
+    open_graph,
+)
 
 BASE = "http://e.org/"
 WORDS = ["red", "Blue", "the", "of", "Übermut", "東京", "1999", "seven", "IT", "x", "ran", "running", "house", "Rio"]
@@ -55,6 +62,19 @@ def test_on_generated_graphs(quads: list[tuple[object, ...]], texts: list[str]) 
         for text in texts:
             same(compiled, live, text, 10, [BASE + "a", BASE + "b", BASE + "Class", BASE + "nowhere"])
             same(compiled, plain, text, 3, [BASE + "a", BASE + "b", BASE + "Class", BASE + "nowhere"])
+
+
+def test_on_an_entity_whose_triples_are_all_beyond_the_limits(tmp_path: Path) -> None:
+    made = rdflib.Graph()
+    made.add((rdflib.URIRef(BASE + "b"), RDFS.label, rdflib.Literal("Zorblax")))
+    made.add((rdflib.URIRef(BASE + "a"), rdflib.URIRef(BASE + "p"), rdflib.URIRef(BASE + "b")))
+    limits = GraphSettings(incoming_limit=0)
+    compiled = CompiledRetriever(compile_graph(made, tmp_path / "graph", limits))
+    plain = CompiledRetriever(tmp_path / "graph", native=False)
+    text = "Zorblax differs from other zorblaxes entirely"
+    assert compiled.ground(text, 3).mentions
+    same(compiled, RdflibRetriever(made, limits), text, 3, [BASE + "b"])
+    same(compiled, plain, text, 3, [BASE + "b"])
 
 
 def test_on_infotabs(data: Path, tmp_path: Path) -> None:
