@@ -36,7 +36,7 @@ proto: $(VENV)/.installed
 bench: bench-infotabs bench-kg bench-robustness bench-serve
 
 bench-infotabs: $(VENV)/.installed
-	$(BIN)/python benchmarks/bench_infotabs.py
+	$(BIN)/python benchmarks/bench_infotabs.py --attacked 150 --epsilon 0.002
 
 bench-kg: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_kg.py
@@ -44,7 +44,7 @@ bench-kg: $(VENV)/.installed
 	$(BIN)/python benchmarks/audit_evidence.py
 
 bench-robustness: $(VENV)/.installed
-	$(BIN)/python benchmarks/bench_attacks.py
+	$(BIN)/python benchmarks/bench_attacks.py --seeds 2
 	$(BIN)/python benchmarks/bench_robustness.py
 
 # The demo's bundle and claims: a real model of 22 million parameters, and texts that its graph knows. Where the data

@@ -31,6 +31,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundwire.export.machine import hardware
 from groundwire.kg import CompiledRetriever, Evidence, compile_graph
 from groundwire.kg.text import key_of
 from groundwire.metrics import wilson
@@ -151,6 +152,8 @@ def main() -> None:
         every = [Audited(claim, audit, retriever) for claim in drawn]
         claims = [claim for claim in every if claim.alternatives]
         results: dict[str, Any] = {
+            "command": "python benchmarks/audit_evidence.py",
+            "hardware": hardware(),
             "split": "dev",
             "sampled": len(every),
             "no_row_decides": [claim.name for claim in every if not claim.alternatives],

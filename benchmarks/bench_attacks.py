@@ -25,7 +25,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from groundwire.export.attacks import Threat, apgd, carlini_wagner, fgsm, pgd, robust_at
-from groundwire.export.certify import hardware
+from groundwire.export.machine import hardware
 
 RESULTS = Path(__file__).parent / "results" / "attacks.json"
 EPSILON = {"linf": 0.07, "l2": 0.5}

@@ -24,8 +24,9 @@ from groundwire import metrics
 from groundwire.bundle import Bundle, open_bundle
 from groundwire.export.artifact import Artifact, OnnxArtifact, TorchArtifact, collect
 from groundwire.export.attacks import Threat
-from groundwire.export.certify import attack_rows, attacked_labels, hardware
+from groundwire.export.certify import attack_rows, attacked_labels
 from groundwire.export.data import Example, read_examples
+from groundwire.export.machine import hardware
 from groundwire.export.model import TextClassifier, TextTask, load_encoder
 from groundwire.export.recipe import build_bundle
 from groundwire.export.rows import Row, encode_examples

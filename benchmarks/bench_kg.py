@@ -10,7 +10,6 @@ import argparse
 import gc
 import json
 import multiprocessing as mp
-import os
 import platform
 import resource
 import statistics
@@ -24,6 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kg_synthetic import BASE, Synthetic
+
+from groundwire.export.machine import hardware
 
 RESULTS = Path(__file__).parent / "results" / "kg.json"
 TEXTS = 400
@@ -198,7 +199,10 @@ def main() -> None:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         results: dict[str, Any] = {
-            "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "platform": platform.platform()}
+            "command": f"python benchmarks/bench_kg.py --triples {arguments.triples} "
+            f"--retrieve-triples {arguments.retrieve_triples}",
+            "hardware": hardware(),
+            "python": platform.python_version(),
         }
         for size in {arguments.triples, arguments.retrieve_triples}:
             source = folder / f"{size}.nt"

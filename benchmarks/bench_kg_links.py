@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from fit_kg_scores import misspell
 
+from groundwire.export.machine import hardware
 from groundwire.kg import CompiledRetriever, Mention, compile_graph
 from groundwire.kg.text import key_of, split
 
@@ -197,7 +198,8 @@ def main() -> None:
     parser.add_argument("--split", default="dev", choices=("train", "dev"))
     parser.add_argument("--wrong", type=Path, help="write the wrong ATT&CK links with their texts there, to be read")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"split": arguments.split}
+    command = f"python benchmarks/bench_kg_links.py --split {arguments.split}"
+    results: dict[str, Any] = {"command": command, "hardware": hardware(), "split": arguments.split}
     with tempfile.TemporaryDirectory() as folder:
         retriever = CompiledRetriever(compile_graph(DATA / "infotabs" / "graph.nq.gz", Path(folder) / "infotabs"))
         claims = Claims(retriever, arguments.split)

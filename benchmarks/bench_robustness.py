@@ -5,7 +5,7 @@
 
 Both models start from the same encoder and see the same N training claims, the first ones, the normal one for two
 epochs, without any of what follows. The hardened one gets a third, is trained with FGSM on its word embeddings (one
-step, half the loss) from the second on, and sees misspelt and reworded claims, false triples among the evidence, and
+step, 0.6 of the loss) from the second on, and sees misspelt and reworded claims, false triples among the evidence, and
 claims without evidence that are labelled as undecided. Its texts are put right before the tokenizer (`normalise =
 "spell"`). Measured on dev, which neither has seen, always on the whole served model, normalisation and all:
 
@@ -46,8 +46,9 @@ from groundwire.export.attacks.text.characters import CHARACTER_EDITS, MOST_SPEL
 from groundwire.export.attacks.text.greedy import Budget
 from groundwire.export.attacks.text.meaning import words_of
 from groundwire.export.attacks.text.targets import Grounded, bundle_run
-from groundwire.export.certify import attack_rows, attacked_labels, hardware
+from groundwire.export.certify import attack_rows, attacked_labels
 from groundwire.export.data import Example, read_examples
+from groundwire.export.machine import hardware
 from groundwire.export.model import TextClassifier, TextTask, load_encoder
 from groundwire.export.prepare import prepare
 from groundwire.export.recipe import build_bundle
@@ -77,7 +78,7 @@ def recipes(train: int) -> dict[str, Recipe]:
     hard = replace(
         base.train,
         epochs=3,
-        adversary=AdversarySettings(epsilon=0.003, steps=1, weight=0.5, first_epoch=1),
+        adversary=AdversarySettings(epsilon=0.003, steps=1, weight=0.6, first_epoch=1),
         evidence_dropout=0.05,
         augment=AugmentSettings(edit=0.6, poison=0.3, unknown=0.1, neutral_label=NEUTRAL),
     )
@@ -247,7 +248,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/robustness"))
-    parser.add_argument("--train", type=int, default=6000, help="training claims")
+    parser.add_argument("--train", type=int, default=16538, help="training claims; all there are, unless given")
     parser.add_argument("--attacked", type=int, default=500, help="dev claims under black-box attack")
     parser.add_argument("--patient", type=int, default=150, help="dev claims under the attack that tries four times as "
                         "many spellings with three times the queries")  # fmt: skip

@@ -14,7 +14,8 @@ Two questions are answered against bare ONNX Runtime on rows that were encoded b
   Once with a text a request, once with `TOGETHER` of them; in rounds, a new server each, and bare runs between them,
   since the speed of a shared machine changes within minutes. Ratios are of the sums.
 - One client: median latency of the call, minus the median time of the model on the same text alone. The model is also
-  timed after pauses as long as those between a client's calls, since a processor that slept is slower at first.
+  timed after pauses as long as those between a client's calls, since a processor that slept is slower at first. Once
+  with the client for asyncio, and once with the one that blocks, as a caller with one request at a time would.
 
 Beside both stands what gRPC takes alone: a server of the same library that answers with as many bytes, at once, or
 after a wait when 32 clients ask.
@@ -23,6 +24,8 @@ A third needs no other side:
 
 - Open loop: requests come at random (a Poisson process) at shares of the throughput that saturation showed, whether
   or not the earlier ones were answered, and latency counts from the moment that one was due. `--plot` draws it.
+
+Told besides: how far the company of other rows moves a text's probabilities, as INT8 scales whole batches.
 
 Both sides use one thread of ONNX Runtime. `busy` is the share of the machine's processors that others used meanwhile.
 """
@@ -45,7 +48,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serve_load import TICKS, Row, Serving, ask, ask_at, echo
+from serve_load import TICKS, Row, Serving, ask, ask_at, ask_in_turn, echo
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
@@ -136,6 +139,11 @@ class Bare:
         self._session.run(list(OUTPUTS), feed)
         return time.perf_counter() - started
 
+    def probabilities(self, rows: list[Row]) -> np.ndarray:
+        """[rows, labels]"""
+        found: np.ndarray = self._session.run(["probabilities"], self.batch(rows))[0]
+        return found
+
     def cpu_of_all(self, batches: list[list[Row]]) -> float:
         """CPU seconds for all batches."""
         feeds = [self.batch(rows) for rows in batches]
@@ -151,6 +159,18 @@ def padding(batches: list[list[Row]]) -> float:
     """Share of the tokens of all batches that is padding."""
     whole = sum(len(rows) * max(len(ids) for ids, _ in rows) for rows in batches)
     return 1 - sum(len(ids) for rows in batches for ids, _ in rows) / whole
+
+
+def moved_by_company(bare: Bare, batches: list[list[Row]], most: int = 300) -> dict[str, float]:
+    """The largest change of a row's probabilities between the batch that it ran in and a batch of its own."""
+    moved: list[float] = []
+    for rows in batches:
+        if len(rows) > 1 and len(moved) < most:
+            alone = np.concatenate([bare.probabilities([row]) for row in rows])
+            moved += np.abs(bare.probabilities(rows) - alone).max(axis=1).tolist()
+    return {
+        "rows": len(moved), "median": round(statistics.median(moved), 4), "largest": round(max(moved), 4)
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +251,7 @@ def one_client(address: str, texts: list[str], bare: Bare) -> dict[str, float]:
     """Latencies of calls one after another, and the model's own time on their rows."""
     asyncio.run(ask(address, texts, 1))
     latency = statistics.median(asyncio.run(ask(address, texts, 1)))
+    blocking = statistics.median(ask_in_turn(address, texts * 2)[len(texts) :])
     feeds = [bare.batch([row]) for row in bare.rows[: len(texts)]]
     model = statistics.median(map(bare.run, feeds))
     rested = statistics.median(bare.run(feed) for feed in feeds if not time.sleep(PAUSE))
@@ -240,6 +261,7 @@ def one_client(address: str, texts: list[str], bare: Bare) -> dict[str, float]:
         "model_p50_ms": model,
         "model_after_pauses_p50_ms": rested,
         "beyond_model_p50_ms": latency - model,
+        "blocking_client_beyond_model_p50_ms": blocking - model,
         "beyond_model_after_pauses_p50_ms": latency - rested,
         "grpc_alone_p50_ms": floor,
     }
@@ -295,6 +317,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         f"saturation_{TOGETHER}_texts_a_request": several,
         "open_loop": loaded,
         "one_client": alone,
+        "probabilities_moved_by_company": moved_by_company(bare, [rows for one in rounds for rows in one[0].batches]),
         "grpc_alone_cpu_ms_per_call": round(1000 * floor_cpu, 3),
     }  # fmt: skip
 

@@ -112,6 +112,19 @@ async def ask(address: str, texts: list[str], clients: int, together: int = 1) -
     return latencies
 
 
+def ask_in_turn(address: str, texts: list[str]) -> list[float]:
+    """Ask for one text after the other, with the client that blocks. Latencies in seconds."""
+    from groundwire.server.client import Client
+
+    latencies: list[float] = []
+    with Client(address) as client:
+        for text in texts:
+            started = time.perf_counter()
+            client.predict([text])
+            latencies.append(time.perf_counter() - started)
+    return latencies
+
+
 async def ask_at(address: str, texts: list[str], rate: float) -> list[float]:
     """Ask at random moments, `rate` a second on the average. Latencies in seconds from when each was due."""
     from groundwire.server.client import AsyncClient

@@ -5,14 +5,11 @@ gives none, so the perturbed embeddings found on the trained model are run throu
 logits before temperature.
 """
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +21,7 @@ from groundwire.bundle import CERTIFICATE_FORMAT_VERSION
 from groundwire.export.artifact import Artifact, artifact_hash, collect
 from groundwire.export.attacks import Threat, pgd
 from groundwire.export.calibrate import ensemble_probabilities, fit_temperature
+from groundwire.export.machine import hardware
 from groundwire.export.model import TextTask
 from groundwire.export.progress import track
 from groundwire.export.rows import Row, TextBatch, ordered_batches
@@ -190,19 +188,6 @@ def certificate(stages: Sequence[bundle_pb2.Stage]) -> bundle_pb2.Certificate:
         format_version=CERTIFICATE_FORMAT_VERSION, hardware=hardware(),
         created=datetime.now(UTC).isoformat(timespec="seconds"), stages=stages,
     )  # fmt: skip
-
-
-def hardware() -> str:
-    """This machine in one line: processor, cores, memory, operating system."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
 
 
 def method_of(policy: PolicySettings) -> prediction_pb2.ConformalMethod.ValueType:

@@ -12,7 +12,7 @@ from groundwire.export.attack_report import Attacked, attack_embeddings, attack_
 from groundwire.export.attacks import Threat
 from groundwire.export.attacks.text.greedy import Budget
 from groundwire.export.attacks.text.targets import Grounded, artifact_run
-from groundwire.export.certify import hardware
+from groundwire.export.machine import hardware
 from groundwire.export.model import TextTask
 from groundwire.export.prepare import Prepared, open_recipe_graph
 from groundwire.export.robustness import Report, write_report
