@@ -26,7 +26,7 @@ _log = logging.getLogger("groundwire.server")
 
 
 class Tokens:
-    """The tokens in a file, one a line, so that an old and a new one can both be good for a while.
+    """The tokens in a file, one a line, so that an old and a new one can both be good for a while; after # a comment.
 
     The file is looked at again at most once a second. An empty one lets nobody in; while it can't be read, the tokens
     that were in it stay good.
@@ -74,7 +74,8 @@ class Tokens:
         seen = (status.st_mtime_ns, status.st_size, status.st_ino)
         if seen == self._seen:
             return
-        lines = [line.strip() for line in self._file.read_text("utf-8", "replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in self._file.read_text("utf-8", "replace").splitlines()]
+        lines = [line for line in lines if line and not line.startswith("#")]
         short = sum(len(line) < MIN_TOKEN for line in lines)
         if short:
             _log.error("tokens too short are ignored", extra={"fields": {"tokens": short, "least": MIN_TOKEN}})

@@ -219,6 +219,7 @@ def serve(config: ServerConfig, peers: Peers | None = None) -> int:
         GroundwireError: the server can't start; see `Server`.
     """
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is handled: what it asks for is read at the start anyway
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, peers))
 

@@ -10,6 +10,13 @@ from groundwire.server.servable import Servable
 Leases = dict[str, Lease[Servable]]  # by version, the default one last
 
 
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names in order, as many as a message has room for."""
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(ordered[:most]) + rest or "none now"
+
+
 class Catalog:
     """What every service looks models up in. For one event loop.
 
@@ -82,7 +89,7 @@ class Catalog:
         if leases is None:
             if name in self._waiting:
                 raise ModelNotReadyError(f"the model {name} is not ready: {self._waiting[name]}")
-            held = ", ".join(sorted(self._models)) or "none now"
+            held = listed(self._models)
             raise UnknownModelError(f"no model is named {name[:128]!r}; this server holds {held}")
         lease = leases.get(version or next(reversed(leases)))
         if lease is None:

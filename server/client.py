@@ -291,6 +291,7 @@ def _request(kind: type[_Message], **fields: Any) -> _Message:
 
 
 def _authorization(token: str) -> tuple[tuple[str, str], ...]:
+    token = token.strip()  # as it stands in a file, with the end of its line
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 

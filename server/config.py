@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +20,9 @@ MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
 MAX_PROBES = 32
 MAX_ENTITIES = 64
+MAX_ID = 1024  # code points of the name that a client gives a request or an input
 MAX_PRIORITY_LEVELS = 64
+MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC's own bound
 RELOAD_SECONDS = 5.0
 DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
 
@@ -51,11 +54,14 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
             value = getattr(self, limit.name)
+            _check_finite(limit.name, value)
             if limit.name in {"batch_delay", "warm_up_seconds"}:
                 if value < 0:
                     raise ConfigurationError(f"{limit.name} must not be below 0")
             elif value <= 0:
                 raise ConfigurationError(f"{limit.name} must be above 0")
+        if self.message_bytes > MAX_MESSAGE_BYTES:
+            raise ConfigurationError(f"message_bytes must be at most {MAX_MESSAGE_BYTES}")
         if self.priority_levels > MAX_PRIORITY_LEVELS:
             raise ConfigurationError(f"priority_levels must be at most {MAX_PRIORITY_LEVELS}")
 
@@ -81,8 +87,12 @@ class QueryLimits:
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
-            if getattr(self, limit.name) <= 0:
+            value = getattr(self, limit.name)
+            _check_finite(f"{limit.name} of queries", value)
+            if value <= 0:
                 raise ConfigurationError(f"{limit.name} of queries must be above 0")
+            if value >= 1 << 62:
+                raise ConfigurationError(f"{limit.name} of queries must be below 2^62")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,7 @@ class Security:
             raise ConfigurationError("TLS needs both --tls-cert and --tls-key.")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ConfigurationError("--tls-client-ca needs --tls-cert and --tls-key.")
+        _check_finite("rate", self.rate)
         if self.rate < 0:
             raise ConfigurationError("rate must not be below 0")
 
@@ -189,6 +200,9 @@ class ServerConfig:
     repository: RepositoryConfig | None = None
     tracing: TracingConfig | None = None
 
+    def __post_init__(self) -> None:
+        _check_finite("reload_seconds", self.reload_seconds)
+
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""
         return json.dumps(dataclasses.asdict(self), default=str)
@@ -215,6 +229,12 @@ class ServerConfig:
         if fields["tracing"] is not None:
             fields["tracing"] = TracingConfig(**fields["tracing"])
         return ServerConfig(**fields)
+
+
+def _check_finite(name: str, value: float) -> None:
+    """Refuse what is no number, and what has no end: comparisons let the first through, clocks take neither."""
+    if not math.isfinite(value):
+        raise ConfigurationError(f"{name} must be a finite number")
 
 
 def split_address(listen: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from groundwire.kg.types import XSD_STRING, Evidence, GraphInfo, Mention, Term
 from groundwire.v1 import knowledge_pb2
 
-_LONGEST_KEPT = 1 << 12  # code points of a literal whose message is kept
+_LONGEST_KEPT = 1 << 8  # code points of a literal whose message is kept
 RDF_LANG_STRING = "http://www.w3.org/1999/02/22-rdf-syntax-ns#langString"
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from groundwire.server.errors import UnknownServiceError
+from groundwire.server.errors import QueueFullError, UnknownServiceError
 from groundwire.server.rpc import Deadline, unary, unary_stream
 
 NAME = "grpc.health.v1.Health"
 
+# Anybody may ask for health, also without a token: what an open watch may hold is little, and there may not be many.
+_LONGEST, _MOST_WATCHES, _RETRY_SECONDS = 1024, 1000, 5.0
 _Response = health_pb2.HealthCheckResponse
 
 
@@ -27,12 +29,13 @@ class Health:
         self._serving: dict[str, bool] = {}
         self._changed = asyncio.Event()  # a new one after each change
         self._closed = False
+        self._watches = 0
 
     def handlers(self) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name. Answers while the server drains."""
         return {
-            "Check": unary(None, health_pb2.HealthCheckRequest, self._check),
-            "Watch": unary_stream(health_pb2.HealthCheckRequest, self._watch),
+            "Check": unary(None, health_pb2.HealthCheckRequest, self._check, longest=_LONGEST),
+            "Watch": unary_stream(health_pb2.HealthCheckRequest, self._watch, longest=_LONGEST),
         }
 
     def set(self, service: str, *, serving: bool) -> None:
@@ -61,14 +64,24 @@ class Health:
     async def _watch(
         self, request: health_pb2.HealthCheckRequest, _deadline: Deadline
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """The status now, and each other one from then on. What comes and goes while the client reads is left out."""
-        told = None
-        while True:
-            changed, status = self._changed, self._status(request.service)
-            if status != told:
-                told = status
-                yield _Response(status=status)
-            await changed.wait()
+        """The status now, and each other one from then on. What comes and goes while the client reads is left out.
+
+        Raises:
+            QueueFullError: too many watch already.
+        """
+        if self._watches >= _MOST_WATCHES:
+            raise QueueFullError(f"{_MOST_WATCHES} watch the health of this server; use Check", _RETRY_SECONDS)
+        self._watches += 1
+        try:
+            told = None
+            while True:
+                changed, status = self._changed, self._status(request.service)
+                if status != told:
+                    told = status
+                    yield _Response(status=status)
+                await changed.wait()
+        finally:
+            self._watches -= 1
 
     def _status(self, service: str) -> Any:  # a ServingStatus; the package has no types
         if service not in self._serving:

@@ -1,6 +1,7 @@
 """What is in flight, and the way to stop: refuse what is new, answer what was accepted."""
 
 import asyncio
+from typing import Any
 
 from groundwire.server.errors import ShuttingDownError
 
@@ -34,6 +35,11 @@ class Gate:
         self.in_flight -= 1
         if not self.in_flight:
             self._idle.set()
+
+    def hold(self, context: Any) -> None:
+        """Count a call until gRPC has sent its answer, or given it up. Called from within its `with` block."""
+        self.in_flight += 1
+        context.add_done_callback(lambda _: self.__exit__())
 
     async def close(self, seconds: float) -> int:
         """Let nobody in any more, and wait at most `seconds` for those inside. Returns how many are left."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from groundwire.server.catalog import Catalog
+from groundwire.server.catalog import Catalog, listed
 from groundwire.server.errors import InvalidRequestError, UnknownModelError
 from groundwire.server.text_model import TextModel
 
@@ -49,4 +49,4 @@ class Models:
         return names.pop()
 
     def _names(self) -> str:
-        return ", ".join(sorted({model.name for model in self.all()})) or "none now"
+        return listed({model.name for model in self.all()})

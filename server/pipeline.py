@@ -17,6 +17,7 @@ from groundwire.server.convert import to_evidence, to_mentions
 from groundwire.server.errors import InferenceError
 from groundwire.server.live import Fixed, Lease, Live
 from groundwire.server.probes import perturb
+from groundwire.server.room import Room
 from groundwire.server.runtime import Runtime
 from groundwire.server.statistics import Record, Sink, Statistics
 from groundwire.server.uncertainty import Judge, Verdict, count_conflicts
@@ -86,6 +87,7 @@ class Pipeline:
         self._judge = Judge(bundle.manifest)
         self._batcher: Batcher[Verdict] | None = None
         self.statistics = Statistics(sink, bundle.manifest.name)
+        self._preparing = Room(self.limits.queue_rows, "texts are read before they may wait for the model")
         # A live graph makes a thread wait, not work.
         workers = 1 if self._graph.value.info.retriever == "compiled" else LIVE_THREADS
         self._thread = ThreadPoolExecutor(workers, thread_name_prefix=f"encode-{bundle.manifest.name}")
@@ -151,7 +153,7 @@ class Pipeline:
             check_options(options, self.bundle.manifest.inputs.top_k, self.limits)
             batcher = self.batcher
             batcher.check_room(len(inputs))
-            with self._graph.lease() as lease:
+            with self._preparing.take(len(inputs)), self._graph.lease() as lease:
                 version = lease.value.info.version
                 prepared = await self._prepare_all(lease, inputs, options, record)
             record.encode = record.since() - record.ground
@@ -163,7 +165,7 @@ class Pipeline:
                     f"the model {self.bundle.manifest.name} gave a probability that is not a number; "
                     "its bundle is at fault"
                 )
-            predictions = self._decide_all(inputs, options, prepared, verdicts)
+            predictions = await self._decide_all(inputs, options, prepared, verdicts)
             record.decide = record.since() - inferred
             self.statistics.predicted(predictions)
             return Answer(predictions, version)
@@ -214,7 +216,7 @@ class Pipeline:
             grounding = grounding._replace(mentions=())
         return _Prepared(grounding, read, tuple(rows), contributions, len(copies))
 
-    def _decide_all(
+    async def _decide_all(
         self,
         inputs: Sequence[prediction_pb2.PredictInput],
         options: prediction_pb2.PredictOptions,
@@ -225,6 +227,8 @@ class Pipeline:
         predictions = []
         row = 0
         for item, ready in zip(inputs, prepared, strict=True):
+            if row:  # long texts may have thousands of mentions: others go on between two of them
+                await asyncio.sleep(0)
             knowledge = _knowledge(item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
             explanation = prediction_pb2.ExplanationUncertainty(
                 evidence_count=len(ready.read),

@@ -89,6 +89,8 @@ def evaluate(store: ox.Store, query: str, rows: int, answer_bytes: int) -> tuple
     except MemoryError:
         return Outcome.TOO_LARGE, b"its evaluation needs more memory than one query may take"
     except (OSError, RuntimeError, ValueError) as error:
+        if "custom function" in str(error):  # one that the store does not know: the query is at fault
+            return Outcome.INVALID, b"it calls a function that this server does not know, or with wrong arguments"
         return Outcome.FAILED, f"the query could not be evaluated: {error}".encode()
     return Outcome.ANSWER, content
 

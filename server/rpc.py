@@ -19,6 +19,7 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 # The deadline of a call in the time of the event loop, or none.
 Deadline = float | None
+_LARGE = 1 << 16  # bytes of an answer that may not leave at once
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, Any]"
 
 
@@ -37,16 +38,26 @@ def parse(kind: type[Request], content: bytes) -> Request:
 
 
 def unary(
-    gate: Gate | None, kind: type[Request], method: Callable[[Request, Deadline], Awaitable[Response]]
+    gate: Gate | None,
+    kind: type[Request],
+    method: Callable[[Request, Deadline], Awaitable[Response]],
+    longest: int = 0,
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """A handler that answers one message of `kind` with one message; without a gate, also while the server drains."""
+    """A handler that answers one message of `kind` with one message; without a gate, also while the server drains.
+
+    Messages of more than `longest` bytes are refused, unless that is 0.
+    """
 
     entry = gate.enter() if gate else nullcontext()
 
     async def handle(content: bytes, context: Context) -> bytes | None:
         try:
+            _check_length(content, longest)
             with entry:
-                return (await method(parse(kind, content), _deadline(context))).SerializeToString()
+                answer = (await method(parse(kind, content), _deadline(context))).SerializeToString()
+                if gate and len(answer) > _LARGE:  # to be sent takes time, which a server that stops must wait
+                    gate.hold(context)
+                return answer
         except Exception as error:  # the one place where errors become statuses
             await abort(context, error)
             return None
@@ -55,12 +66,16 @@ def unary(
 
 
 def unary_stream(
-    kind: type[Request], method: Callable[[Request, Deadline], AsyncIterator[Response]]
+    kind: type[Request], method: Callable[[Request, Deadline], AsyncIterator[Response]], longest: int
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """A handler that answers one message of `kind` with a stream of messages, also while the server drains."""
+    """A handler that answers one message of `kind` with a stream of messages, also while the server drains.
+
+    A message of more than `longest` bytes is refused: gRPC keeps it as long as the stream lasts.
+    """
 
     async def handle(content: bytes, context: Context) -> AsyncIterator[bytes]:
         try:
+            _check_length(content, longest)
             async for response in method(parse(kind, content), _deadline(context)):
                 yield response.SerializeToString()
         except Exception as error:  # as above
@@ -83,6 +98,11 @@ def stream(
             await abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _check_length(content: bytes, longest: int) -> None:
+    if longest and len(content) > longest:
+        raise InvalidRequestError("", f"the request has {len(content)} bytes; at most {longest} are taken")
 
 
 def _deadline(context: Context) -> Deadline:

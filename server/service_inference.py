@@ -14,7 +14,7 @@ import grpc
 from groundwire import __version__
 from groundwire.inference import service_pb2 as pb
 from groundwire.server.catalog import Catalog
-from groundwire.server.config import Limits
+from groundwire.server.config import MAX_ID, Limits
 from groundwire.server.errors import (
     InvalidRequestError,
     ModelNotReadyError,
@@ -35,6 +35,7 @@ from groundwire.server.service_repository import RepositoryService
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
 from groundwire.server.tensors import Array, Decoder, encode
+from groundwire.server.validate import check_id
 
 NAME = "inference.GRPCInferenceService"
 _MOST_BEGUN = 256
@@ -97,6 +98,7 @@ class InferenceService:
             InvalidRequestError, UnsupportedError: as `decode_inputs`; an output is not one of the model's.
             GroundwireError: as `Servable.infer`.
         """
+        check_id(request.id, "id")
         with self._catalog.lease(request.model_name, request.model_version) as model:
             return await self._infer(model, request, deadline)
 
@@ -124,7 +126,7 @@ class InferenceService:
                 request = parse(pb.ModelInferRequest, content)
                 response = await self.infer(request, deadline)
             except Exception as error:  # `to_status` logs what is a bug; the stream goes on
-                failed = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+                failed = pb.ModelInferResponse(id=request.id[:MAX_ID], model_name=request.model_name[:MAX_ID])
                 return pb.ModelStreamInferResponse(error_message=to_status(error).message, infer_response=failed)
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)

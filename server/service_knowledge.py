@@ -13,6 +13,7 @@ from groundwire.server.lifecycle import Gate
 from groundwire.server.live import Live
 from groundwire.server.pipeline import LIVE_THREADS
 from groundwire.server.query_pool import QueryPool
+from groundwire.server.room import Room
 from groundwire.server.rpc import Deadline, unary
 from groundwire.server.validate import check_texts, check_top_k
 from groundwire.v1 import knowledge_pb2
@@ -29,6 +30,7 @@ class KnowledgeService:
         self._limits = limits
         workers = 1 if graph.value.info.retriever == "compiled" else LIVE_THREADS
         self._thread = ThreadPoolExecutor(workers, thread_name_prefix="knowledge")
+        self._room = Room(limits.queue_rows, "texts wait for the graph")
 
     def handlers(self, gate: Gate) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""
@@ -48,9 +50,10 @@ class KnowledgeService:
 
         Raises:
             InvalidRequestError: a text breaks a rule.
+            QueueFullError: too many texts wait already.
         """
         check_texts(request.texts, self._limits)
-        with self._graph.lease() as lease:
+        with self._room.take(len(request.texts)), self._graph.lease() as lease:
             response = knowledge_pb2.LinkResponse(graph_version=lease.value.info.version)
             for text in request.texts:  # one at a time: a call that is cancelled stops at the next text
                 mentions = await lease.run(self._thread, lease.value.link, text)
@@ -62,11 +65,12 @@ class KnowledgeService:
 
         Raises:
             InvalidRequestError: a text breaks a rule, or `top_k` is out of range.
+            QueueFullError: too many texts wait already.
         """
         check_texts(request.texts, self._limits)
         check_top_k(request.top_k, "top_k")
         top_k = request.top_k or DEFAULT_TOP_K
-        with self._graph.lease() as lease:
+        with self._room.take(len(request.texts)), self._graph.lease() as lease:
             response = knowledge_pb2.GroundResponse(graph_version=lease.value.info.version)
             for text in request.texts:
                 grounding = await lease.run(self._thread, lease.value.ground, text, top_k)

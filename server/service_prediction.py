@@ -6,14 +6,14 @@ import grpc
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import DecodeError
 
-from groundwire.server.config import Limits
+from groundwire.server.config import MAX_ID, Limits
 from groundwire.server.errors import InvalidRequestError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.models import Models
 from groundwire.server.rpc import Deadline, parse, stream, unary
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
-from groundwire.server.validate import check_input
+from groundwire.server.validate import check_id, check_input
 from groundwire.v1 import prediction_pb2
 
 NAME = "groundwire.v1.PredictionService"
@@ -80,6 +80,7 @@ class PredictionService:
         except InvalidRequestError as error:
             return _failure(_salvage_id(content), error)
         try:
+            check_id(request.id, "id")
             check_input(request.input, self._limits, "input")
             with self._models.lease(request.model, request.model_version, "model") as model:
                 answer = await model.pipeline.answer([request.input], request.options, deadline)
@@ -97,7 +98,7 @@ class PredictionService:
 def _failure(request_id: str, error: Exception) -> prediction_pb2.PredictStreamResponse:
     status = to_status(error)
     return prediction_pb2.PredictStreamResponse(
-        id=request_id, error=prediction_pb2.PredictError(code=status.code, message=status.message)
+        id=request_id[:MAX_ID], error=prediction_pb2.PredictError(code=status.code, message=status.message)
     )
 
 

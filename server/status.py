@@ -39,6 +39,7 @@ from groundwire.server.errors import (
     UnsupportedError,
 )
 
+_LONGEST = 1000  # bytes of a message, and of a field or its description
 DETAILS_KEY = "grpc-status-details-bin"
 
 # An error takes the code of its own class, or of the nearest ancestor that is listed.
@@ -89,7 +90,7 @@ def to_status(error: Exception) -> status_pb2.Status:
     if not isinstance(error, GroundwireError):
         _log.error("bug", exc_info=error)
         return status_pb2.Status(code=code.value[0], message="internal error; the server's log has the details")
-    status = status_pb2.Status(code=code.value[0], message=str(error))
+    status = status_pb2.Status(code=code.value[0], message=_short(str(error)))
     status.details.extend(_packed(detail) for detail in _details(error))
     return status
 
@@ -105,7 +106,9 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: Exception)
 def _details(error: GroundwireError) -> list[Message]:
     match error:
         case InvalidRequestError():
-            violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=_short(error.field), description=_short(error.description)
+            )
             return [error_details_pb2.BadRequest(field_violations=[violation])]
         case QueueFullError() | RateLimitedError():
             delay = duration_pb2.Duration()
@@ -113,6 +116,14 @@ def _details(error: GroundwireError) -> list[Message]:
             return [error_details_pb2.RetryInfo(retry_delay=delay)]
         case _:
             return []
+
+
+def _short(text: str) -> str:
+    """The text in so few bytes that clients take them: a status travels in headers, which they bound."""
+    content = text.encode("utf-8", "replace")
+    if len(content) <= _LONGEST:
+        return text
+    return content[:_LONGEST].decode("utf-8", "ignore") + "…"
 
 
 def _packed(detail: Message) -> any_pb2.Any:

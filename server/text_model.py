@@ -152,15 +152,22 @@ class TextModel:
 def _options(parameters: Parameters) -> prediction_pb2.PredictOptions:
     """Options of the request that are given as parameters of the right type."""
     options = prediction_pb2.PredictOptions()
-    if "coverage" in parameters and parameters["coverage"].HasField("double_param"):
-        options.coverage = parameters["coverage"].double_param
+    if "coverage" in parameters:
+        options.coverage = _parameter(parameters, "coverage", "double_param")
     for name in ("top_k", "probes"):
         if name in parameters:
-            number = parameters[name].int64_param
+            number = _parameter(parameters, name, "int64_param", "uint64_param")
             if not 0 <= number < 1 << 32:
-                raise InvalidRequestError(f"parameters.{name}", f"is {number}; it must not be below 0")
+                raise InvalidRequestError(f"parameters.{name}", f"is {number}; it must lie between 0 and 2^32 - 1")
             setattr(options, name, number)
     return options
+
+
+def _parameter(parameters: Parameters, name: str, *kinds: str) -> Any:
+    kind = parameters[name].WhichOneof("parameter_choice")
+    if kind not in kinds:
+        raise InvalidRequestError(f"parameters.{name}", f"must be given as {' or '.join(kinds)}")
+    return getattr(parameters[name], kind)
 
 
 def _utf8(text: bytes, index: int) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from groundwire.server.config import MAX_ENTITIES, MAX_PROBES, MAX_TOP_K, Limits
+from groundwire.server.config import MAX_ENTITIES, MAX_ID, MAX_PROBES, MAX_TOP_K, Limits
 from groundwire.server.errors import InvalidRequestError
 from groundwire.server.priorities import check_priority
 from groundwire.v1 import prediction_pb2
@@ -25,12 +25,19 @@ def check_inputs(inputs: Sequence[prediction_pb2.PredictInput], limits: Limits, 
 
 def check_input(item: prediction_pb2.PredictInput, limits: Limits, path: str) -> None:
     """Refuse one input; see `check_inputs`."""
+    check_id(item.id, f"{path}.id")
     check_text(item.text, limits, f"{path}.text")
     if len(item.entities) > MAX_ENTITIES:
         raise InvalidRequestError(f"{path}.entities", f"holds {len(item.entities)} IRIs; at most {MAX_ENTITIES}")
     for position, entity in enumerate(item.entities):
         if _IRI.fullmatch(entity) is None:
             raise InvalidRequestError(f"{path}.entities[{position}]", "is not an absolute IRI, such as http://…/Q64")
+
+
+def check_id(name: str, path: str) -> None:
+    """Refuse an id that is too long: it is kept until its answer was read."""
+    if len(name) > MAX_ID:
+        raise InvalidRequestError(path, f"has {len(name)} code points; at most {MAX_ID} are taken")
 
 
 def check_texts(texts: Sequence[str], limits: Limits) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 from groundwire import __version__
 from groundwire.cli.connection import Connection, connection_options
 from groundwire.cli.graph import GRAPH, GRAPH_HELP
+from groundwire.cli.numbers import FiniteRange
 
 if TYPE_CHECKING:  # the toolchain takes seconds to import: `--help` does without
     from groundwire.export.attack_report import Attacked
@@ -35,7 +36,7 @@ _KINDS = ("characters", "words", "evidence")
 @click.option("--attack", "kinds", multiple=True, type=click.Choice(_KINDS), help="What to attack; all when left out.")
 @click.option("--entities", type=click.Choice(["gold", "linked"]), default="linked", show_default=True,
               help="Ground in the entities that the data names, or in those that linking finds.")  # fmt: skip
-@click.option("--edits", default=0.15, show_default=True, type=click.FloatRange(0, 1), help="Share of the words.")
+@click.option("--edits", default=0.15, show_default=True, type=FiniteRange(0, 1), help="Share of the words.")
 @click.option("--queries", default=200, show_default=True, type=click.IntRange(1), help="Most queries a text.")
 @click.option("--limit", default=0, type=click.IntRange(0), help="Attack a sample of so many examples; 0 for all.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
@@ -55,10 +56,11 @@ def attack(bundle: Path | None, target: str | None, connection: Connection, mode
 
     if (bundle is None) == (target is None):
         raise click.UsageError("give either --bundle or --target")
-    chosen = kinds or (_KINDS if bundle else _KINDS[:2])
+    chosen = kinds or _KINDS[:2]
     if target and "evidence" in chosen:
         raise click.UsageError("a server chooses the evidence itself: attack evidence with --bundle and --graph")
-    texts = [kind for kind in chosen if kind != "evidence"]
+    if out is not None and out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out {out} is a file; name a folder")
     reports: list[Report] = []
     found: dict[str, Sequence[Any]] = {}
     with ExitStack() as stack:
@@ -66,13 +68,18 @@ def attack(bundle: Path | None, target: str | None, connection: Connection, mode
         pick = _Pick(read_examples(data), entities == "gold", limit, seed)
         if bundle is not None:
             subject = _of_bundle(bundle, retriever, pick)
+            if subject.grounded is not None and not kinds:
+                chosen = _KINDS
+            elif subject.grounded is None and "evidence" in chosen:
+                raise click.UsageError("this bundle reads the text alone: there is no evidence to attack")
         else:
             assert target is not None
             subject = _of_server(stack, target, connection, model, pick)
+        texts = [kind for kind in chosen if kind != "evidence"]
         if texts:
             budget = Budget(edits, queries)
             report, of_text = attack_served_text(
-                subject.name, subject.predict, subject.attacked, retriever, budget, texts
+                subject.name, subject.predict, subject.attacked, retriever, budget, texts, known=subject.known
             )
             reports.append(report)
             found |= of_text
@@ -105,7 +112,8 @@ class _Subject:
     name: str
     attacked: "Attacked"
     predict: "PredictFor"
-    grounded: "Grounded | None" = None
+    grounded: "Grounded | None" = None  # of a model that reads evidence
+    known: Collection[str] = ()
 
 
 def _open_graph(stack: ExitStack, graph: Path | str | None) -> "Retriever | None":
@@ -118,7 +126,7 @@ def _open_graph(stack: ExitStack, graph: Path | str | None) -> "Retriever | None
 
 def _of_bundle(path: Path, retriever: "Retriever | None", pick: _Pick) -> _Subject:
     from groundwire.bundle import open_bundle
-    from groundwire.export.attack_report import Attacked
+    from groundwire.export.attack_report import Attacked, vocabulary
     from groundwire.export.attacks.text.targets import Grounded, bundle_run
 
     bundle = open_bundle(path)
@@ -128,7 +136,9 @@ def _of_bundle(path: Path, retriever: "Retriever | None", pick: _Pick) -> _Subje
     attacked = Attacked.of(pick.examples, bundle.manifest.labels, pick.limit, pick.seed)
     named = [example.entities for example in attacked.examples] if pick.gold else None
     grounded = Grounded(bundle_run(bundle), bundle.encoder(), retriever, inputs.top_k, named)
-    return _Subject(f"{bundle.manifest.name} {bundle.manifest.version}", attacked, grounded.texts_for, grounded)
+    name = f"{bundle.manifest.name} {bundle.manifest.version}"
+    reads = grounded if inputs.top_k else None
+    return _Subject(name, attacked, grounded.texts_for, reads, vocabulary(bundle.tokenizer))
 
 
 def _of_server(stack: ExitStack, target: str, connection: Connection, model: str, pick: _Pick) -> _Subject:

@@ -14,6 +14,7 @@ import numpy as np
 from groundwire import metrics
 from groundwire.cli.connection import Connection, connection_options
 from groundwire.cli.graph import GRAPH, GRAPH_HELP
+from groundwire.cli.numbers import FiniteRange
 from groundwire.errors import GroundwireError
 from groundwire.export.data import Example, read_examples
 from groundwire.export.progress import track
@@ -44,7 +45,7 @@ class _Ask(Protocol):
     show_default=True,
     help="Ground in the entities that the data names, or in those that linking finds.",
 )
-@click.option("--coverage", multiple=True, type=click.FloatRange(0, 1, min_open=True, max_open=True), default=[0.9],
+@click.option("--coverage", multiple=True, type=FiniteRange(0, 1, min_open=True, max_open=True), default=[0.9],
               show_default=True, help="Of the conformal sets; may be given several times.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection, model: str,

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from groundwire.cli.numbers import FiniteRange
 from groundwire.kg import LiveOptions
 from groundwire.kg.endpoint import is_endpoint
 
@@ -28,13 +29,13 @@ graph_seconds = click.option(
     "--graph-seconds",
     default=_DEFAULT.request_seconds,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="How long one text may take of a SPARQL endpoint.",
 )
 graph_refresh = click.option(
     "--graph-refresh",
     default=_DEFAULT.refresh_seconds,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Read the labels of a SPARQL endpoint again after so many seconds; 0: never.",
 )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from groundwire.cli.connection import Connection, connection_options
 from groundwire.cli.lines import texts_or_lines
+from groundwire.cli.numbers import FiniteRange
 from groundwire.cli.render import render_prediction
 from groundwire.errors import GroundwireError
 from groundwire.v1 import prediction_pb2
@@ -21,7 +22,7 @@ from groundwire.v1 import prediction_pb2
 @connection_options
 @click.option("--model", default="", help="Name of the model; not needed when the server holds one.")
 @click.option("--model-version", default="", help="Of several that answer; not given: the latest.")
-@click.option("--coverage", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Of the conformal set.")
+@click.option("--coverage", type=FiniteRange(0, 1, min_open=True, max_open=True), help="Of the conformal set.")
 @click.option("--top-k", default=0, type=click.IntRange(0, 256), help="Most evidence triples; 0: the bundle's number.")
 @click.option("--contributions", is_flag=True, help="Measure what each triple contributes.")
 @click.option("--probes", default=0, show_default=True, type=click.IntRange(0, 32), help="Copies with typos to judge.")

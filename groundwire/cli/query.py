@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from groundwire.cli.connection import Connection, connection_options
+from groundwire.cli.numbers import FiniteRange
 from groundwire.v1 import knowledge_pb2
 
 
@@ -22,9 +23,11 @@ from groundwire.v1 import knowledge_pb2
 @click.option(
     "--store", type=click.Path(path_type=Path), help="A folder made by `groundwire kg store`, without a server."
 )
-@click.option("--max-rows", default=0, type=click.IntRange(0), help="Most rows or triples; 0: as many as are allowed.")
 @click.option(
-    "--timeout", default=0.0, type=click.FloatRange(0), help="Most seconds of the query; 0: as long as is allowed."
+    "--max-rows", default=0, type=click.IntRange(0, 2**32 - 1), help="Most rows or triples; 0: as many as are allowed."
+)
+@click.option(
+    "--timeout", default=0.0, type=FiniteRange(0), help="Most seconds of the query; 0: as long as is allowed."
 )
 @click.option("--json", "as_json", is_flag=True, help="SPARQL 1.1 Query Results JSON; of CONSTRUCT, a list of triples.")
 @click.argument("query")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
+from groundwire.cli.numbers import FiniteRange
 from groundwire.cli.serving_options import batching_options, tracing_options
 from groundwire.server.config import (
     MODEL_CONTROLS,
@@ -56,7 +57,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     "--query-seconds",
     default=_QUERY.seconds,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Most time of a query, its wait included.",
 )
 @click.option("--query-rows", default=_QUERY.rows, show_default=True, type=click.IntRange(1), help="Most rows of one.")
@@ -81,7 +82,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     "--reload-seconds",
     default=RELOAD_SECONDS,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="How often to look whether graph, query store and a polled repository were replaced; 0: only on SIGHUP.",
 )
 @click.option("--channelz", is_flag=True, help="Tell of gRPC's connections, clients' addresses included, by channelz.")
@@ -127,7 +128,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     "--rate",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Calls a second of one client to one process; 0: any number.",
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
@@ -193,7 +194,7 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     "--drain-seconds",
     default=_LIMITS.drain_seconds,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="How long a shutdown waits for what is in flight.",
 )
 def serve(

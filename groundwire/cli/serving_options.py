@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from groundwire.cli.numbers import FiniteRange
 from groundwire.server.config import MAX_PRIORITY_LEVELS, Limits, TracingConfig
 
 _LIMITS = Limits()
@@ -66,7 +67,7 @@ def tracing_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--trace-ratio",
             default=1.0,
             show_default=True,
-            type=click.FloatRange(0, 1),
+            type=FiniteRange(0, 1),
             help="Share of calls that are traced, of those whose caller has not decided.",
         ),
     )
