@@ -142,7 +142,8 @@ def _measure(subject: Subject, mode: str, attacked: int, epsilons: Sequence[floa
             TextTask(subject.trained.model), chosen, threat, subject.encoder.pad_id, title=f"PGD {mode}"
         )
         for artifact in artifacts:
-            right = attacked_labels(artifact, points, chosen) == np.array([row.label for row in chosen])
+            found = attacked_labels(artifact, points, chosen, subject.bundle.manifest.calibration.temperature)
+            right = found == np.array([row.label for row in chosen])
             report[artifact.name][f"pgd-{threat.steps} {threat.norm} {epsilon:g}"] = _share(right)
     return report
 

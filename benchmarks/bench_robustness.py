@@ -28,7 +28,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +40,13 @@ from safetensors.torch import load_file
 from groundwire import conformal
 from groundwire.bundle import Bundle
 from groundwire.export.artifact import TorchArtifact
-from groundwire.export.attack_report import Attacked, attack_embeddings, attack_served_evidence, attack_served_text
+from groundwire.export.attack_report import (
+    Attacked,
+    attack_embeddings,
+    attack_served_evidence,
+    attack_served_text,
+    vocabulary,
+)
 from groundwire.export.attacks import Threat
 from groundwire.export.attacks.text.characters import CHARACTER_EDITS, MOST_SPELLINGS
 from groundwire.export.attacks.text.greedy import Budget
@@ -144,7 +150,8 @@ def under_pgd(
     by_radius = {}
     for epsilon in RADII:
         attacked = attack_rows(task, rows, Threat(epsilon, "linf", 10), encoder.pad_id, title=f"PGD-10, ε = {epsilon}")
-        by_radius[f"{epsilon:g}"] = asdict(Share.of(attacked_labels(trained, attacked, rows) == truth))
+        labels = attacked_labels(trained, attacked, rows, bundle.manifest.calibration.temperature)
+        by_radius[f"{epsilon:g}"] = asdict(Share.of(labels == truth))
     return by_radius, attack_embeddings(
         f"{recipe.name}, embeddings", task, rows[:checked], encoder.pad_id, Threat(0.002, "linf", 10)
     )
@@ -172,10 +179,16 @@ def cost(made: dict[str, Recipe], work: Path, retriever: Retriever, claims: int,
 
 
 def under_text_attack(
-    name: str, model: Grounded, attacked: Attacked, retriever: Retriever, budget: Budget, most: int = MOST_SPELLINGS
+    name: str,
+    model: Grounded,
+    attacked: Attacked,
+    retriever: Retriever,
+    budget: Budget,
+    known: Collection[str],
+    most: int = MOST_SPELLINGS,
 ) -> tuple[Report, dict[str, Any], list[dict[str, Any]]]:
     """The report, the figures, and the texts that changed a label."""
-    report, found = attack_served_text(name, model.texts_for, attacked, retriever, budget, most=most)
+    report, found = attack_served_text(name, model.texts_for, attacked, retriever, budget, most=most, known=known)
     figures = {
         "claims": len(attacked.examples),
         "queries": budget.queries,
@@ -214,13 +227,14 @@ def measure(
     attacked = Attacked.of(dev, bundle.manifest.labels, arguments.attacked)
     model = grounded(bundle, retriever, attacked.examples)
     budget, patient = Budget(0.15, arguments.queries), Budget(0.15, 3 * arguments.queries)
-    text, figures, texts = under_text_attack(name, model, attacked, retriever, budget)
+    known = vocabulary(bundle.tokenizer)
+    text, figures, texts = under_text_attack(name, model, attacked, retriever, budget, known)
     # The texts go beside the bundle, for people to read: they are not ours to publish.
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in texts]
     (arguments.work / f"{name}-texts.jsonl").write_text("".join(lines), encoding="utf-8")
     few = Attacked.of(dev, bundle.manifest.labels, arguments.patient)
     few_model = grounded(bundle, retriever, few.examples)
-    stronger = under_text_attack(f"{name}, patient", few_model, few, retriever, patient, 4 * MOST_SPELLINGS)[1]
+    stronger = under_text_attack(f"{name}, patient", few_model, few, retriever, patient, known, 4 * MOST_SPELLINGS)[1]
     measured = {
         "training": json.loads((work / "history.json").read_text()),
         **clean_and_bare(bundle, retriever, dev),
@@ -233,7 +247,7 @@ def measure(
         righted = grounded(bundle, retriever, attacked.examples, encoder)
         measured["normalisation_alone"] = {
             **clean_and_bare(bundle, retriever, dev, encoder),
-            "text": under_text_attack(f"{name}, put right", righted, attacked, retriever, budget)[1],
+            "text": under_text_attack(f"{name}, put right", righted, attacked, retriever, budget, known)[1],
         }
     evidence, _ = attack_served_evidence(f"{name}, evidence", model, attacked)
     measured["evidence"] = {kind: asdict(share) for kind, share in evidence.attacks.items()}

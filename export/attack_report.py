@@ -1,15 +1,17 @@
 """Black-box attacks on a text model as it is served, summed up: characters, words, and the evidence beside the text."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from tokenizers import Tokenizer
 
 from groundwire.export.attacks import Threat
 from groundwire.export.attacks.text.characters import MOST_SPELLINGS, character_candidates
 from groundwire.export.attacks.text.evidence import EvidenceResult, attack_evidence, drop, object_pool, poison, swap
 from groundwire.export.attacks.text.greedy import Budget, PredictFor, TextResult, attack_texts_for
+from groundwire.export.attacks.text.meaning import words_of
 from groundwire.export.attacks.text.targets import Grounded
 from groundwire.export.attacks.text.words import Synonyms, word_candidates
 from groundwire.export.data import Example
@@ -25,10 +27,11 @@ TEXT_ATTACKS = ("characters", "words")
 
 @dataclass(frozen=True, slots=True)
 class Attacked:
-    """What is attacked: examples with the numbers of their labels."""
+    """What is attacked: examples with the numbers of their labels, and their places among all."""
 
     examples: Sequence[Example]
     labels: Sequence[int]
+    places: Sequence[int]
 
     @classmethod
     def of(cls, examples: Sequence[Example], names: Sequence[str], limit: int = 0, seed: int = 0) -> "Attacked":
@@ -40,10 +43,17 @@ class Attacked:
         strange = sorted({example.label for example in examples} - set(names))
         if strange:
             raise DataError(f"labels {strange} of the data are not among the model's {list(names)}: take other data.")
+        places = list(range(len(examples)))
         if 0 < limit < len(examples):
-            places = sorted(random.Random(seed).sample(range(len(examples)), limit))
-            examples = [examples[place] for place in places]
-        return cls(examples, [list(names).index(example.label) for example in examples])
+            places = sorted(random.Random(seed).sample(places, limit))
+        chosen = [examples[place] for place in places]
+        return cls(chosen, [list(names).index(example.label) for example in chosen], places)
+
+
+def vocabulary(tokenizer: bytes) -> set[str]:
+    """The words that a tokenizer (`tokenizer.json`) knows whole, in lower case: real ones, for the most part."""
+    tokens = Tokenizer.from_str(tokenizer.decode("utf-8")).get_vocab(with_added_tokens=False)
+    return {word.casefold() for token in tokens if (word := token.lstrip("Ġ▁")).isalpha()}
 
 
 def attack_served_text(
@@ -54,6 +64,7 @@ def attack_served_text(
     budget: Budget,
     kinds: Sequence[str] = TEXT_ATTACKS,
     most: int = MOST_SPELLINGS,
+    known: Collection[str] = (),
 ) -> tuple[Report, Mapping[str, Sequence[TextResult]]]:
     """Attack texts by spelling and by words of the same meaning. Returns the report and each attack's results.
 
@@ -65,9 +76,10 @@ def attack_served_text(
         budget: words and queries for each text.
         kinds: some of `TEXT_ATTACKS`.
         most: spellings tried for each word; more find holes in a defence that undoes most of them.
+        known: words, in lower case, that a slip may not make, besides those of the texts; see `vocabulary`.
     """
     texts = [example.text for example in attacked.examples]
-    known = {word.casefold() for text in texts for word in text.split()}
+    known = {text[slice(*span)].casefold() for text in texts for span in words_of(text)} | set(known)
     results = {}
     for kind in kinds:
         console.print(f"{name}: attacking the {kind} of {len(texts)} texts")

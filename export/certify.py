@@ -93,12 +93,17 @@ def attack_rows(
     return out
 
 
-def attacked_labels(artifact: Artifact, attacked: Sequence[AttackedBatch], rows: Sequence[Row]) -> Ints:
-    """Labels that an artifact gives the attacked rows, by position in `rows`. [N]"""
+def attacked_labels(
+    artifact: Artifact, attacked: Sequence[AttackedBatch], rows: Sequence[Row], temperature: float
+) -> Ints:
+    """Labels that an artifact gives the attacked rows at its temperature, by position in `rows`. [N]
+
+    With several heads the temperature matters: the mean of their probabilities decides, not that of their logits.
+    """
     position = {row.index: n for n, row in enumerate(rows)}
     out = np.empty(len(rows), dtype=np.int64)
     for item in attacked:
-        predicted = artifact.run_point(item.point, item.batch).mean(axis=1).argmax(axis=-1)
+        predicted = ensemble_probabilities(artifact.run_point(item.point, item.batch), temperature).argmax(axis=-1)
         for index, label in zip(item.batch.index.tolist(), predicted, strict=True):
             out[position[index]] = label
     return out
@@ -139,7 +144,9 @@ def measure_stage(
     )
     for threat, attacked in data.attacked:
         rows = data.test[: sum(len(item.batch) for item in attacked)]
-        right = attacked_labels(artifact, attacked, rows) == np.array([row.label for row in rows])
+        # An attacker may as well leave a row as it is.
+        right = attacked_labels(artifact, attacked, rows, temperature) == np.array([row.label for row in rows])
+        right &= (probabilities.argmax(axis=1) == labels)[: len(rows)]
         stage.robust_accuracy.add(
             attack="pgd", norm=threat.norm, epsilon=threat.epsilon, steps=threat.steps,
             gradients="own" if own_gradients else "trained", accuracy=proportion(right),

@@ -126,7 +126,7 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     (staging / CERTIFICATE).write_text(to_json(document), encoding="utf-8")
     (staging / CERTIFICATE_PAGE).write_text(certificate_page(manifest, document, figures), encoding="utf-8")
     if recipe.certify.report:
-        report_stages(recipe, prepared, trained, [trained, *graphs], staging)
+        report_stages(recipe, prepared, [trained, *graphs], [f.temperature for f in figures], staging)
     bundle = seal_bundle(staging, manifest, out)
     if not keep_work:
         shutil.rmtree(work)
@@ -136,7 +136,10 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
 def _gate_weights(recipe: Recipe, prepared: Prepared, float32: StageFigures, served: StageFigures) -> None:
     """Refuse weights that lost too much, judged on the calibration data so that the test data stay unseen."""
     labels = np.array([row.label for row in prepared.calibration])
-    before, after = (np.mean(f.calibration_logits.mean(axis=1).argmax(axis=1) == labels) for f in (float32, served))
+    before, after = (
+        np.mean(calibrate.ensemble_probabilities(f.calibration_logits, f.temperature).argmax(axis=1) == labels)
+        for f in (float32, served)
+    )
     most = recipe.gates.weights_accuracy_loss
     if before - after > most:
         raise StageError(
@@ -194,7 +197,7 @@ def _calibrate(
     before = probabilities[: len(rows)]
     attacked = attack_rows(TextTask(trained.model), rows, threat, data.pad_id, title="robust margin",
                            labels=before.argmax(axis=1))  # fmt: skip
-    kept = attacked_labels(served, attacked, rows) == before.argmax(axis=1)
+    kept = attacked_labels(served, attacked, rows, figures.temperature) == before.argmax(axis=1)
     margin, share = calibrate.fit_robust_margin(calibrate.margins(before), kept, recipe.certify.robust_share)
     manifest.robust_margin.CopyFrom(bundle_pb2.RobustMargin(
         margin=margin, share=share, attack="pgd", norm=threat.norm, epsilon=threat.epsilon, steps=threat.steps,

@@ -58,7 +58,7 @@ def test_the_same_attack_runs_against_pytorch_a_bundle_and_a_server(
     texts, labels = [e.text for e in examples], labels_of(built, examples)
     model = TextClassifier(load_encoder(str(project / "encoder")), 3, 3)
     model.load_state_dict(load_file(project / "bundle.work" / "trained.safetensors"))
-    trained = grounded(built, retriever, artifact_run(TorchArtifact("trained", model, project)), examples)
+    trained = grounded(built, retriever, artifact_run(TorchArtifact("trained", model, project), 1.0), examples)
     local = grounded(built, retriever, bundle_run(built, 1), examples)
     candidates = character_candidates(most=4)
 

@@ -84,7 +84,7 @@ def character_candidates(
     """Candidates for `attack_texts`: for each word of a text that may change, by (start, end), other spellings.
 
     Args:
-        known_words: lower-case words that a slip may not make, such as all words of the training texts.
+        known_words: lower-case words that a slip may not make, such as those of the training texts and the tokenizer.
         edits: keys of `CHARACTER_EDITS`.
         most: candidates for each word, spread evenly over edits and places.
 
@@ -108,14 +108,14 @@ def character_candidates(
 
 
 def _allowed(spellings: list[str], word: str, known: frozenset[str]) -> list[str]:
-    """Those that make no known or protected word, neither whole nor by a piece; word pieces are short when spaced."""
-    return [
-        s
-        for s in spellings
-        if s != word
-        and not any(piece.casefold() in known or piece.casefold() in PROTECTED for piece in s.split())
-        and keeps_meaning(word, s)
-    ]
+    """Those that read as no other words, and whose pieces are no protected ones."""
+    found = []
+    for spelling in spellings:
+        pieces = spelling.casefold().split()
+        other = all(piece in known for piece in pieces)
+        if spelling != word and not other and PROTECTED.isdisjoint(pieces) and keeps_meaning(word, spelling):
+            found.append(spelling)
+    return found
 
 
 def _spread(lists: list[list[str]], most: int) -> list[str]:

@@ -1,9 +1,10 @@
 """Greedy substitution against any function from texts to probabilities (Jin et al. 2020 "TextFooler").
 
 First each word is left out once, to see how much the true label rests on it; then the words are replaced, the
-weightiest first, each by the candidate that leaves the true label least. When as many are changed as may be, and
-queries are left, it begins again with the words not tried yet. Many texts are attacked side by side, so that
-the function is called with large batches.
+weightiest first, each by the candidate that leaves the true label least. When as many are changed as may be, it begins
+again with the words not tried yet; and while queries are left, once more with the next word in the lead, which finds
+words that fool together. No text is asked for twice. Many texts are attacked side by side, so that the function is
+called with large batches.
 
 N texts, C labels.
 """
@@ -42,8 +43,8 @@ class Budget:
 class TextResult:
     """What an attack found for one text.
 
-    `text` is the worst text found: wrong, or with the least probability of the true label. `edits` are words changed,
-    `queries` texts read, both up to the first success. `clean` and `attacked` are the labels before and after,
+    `text` is the worst text found: wrong, or with the least probability of the true label. `edits` are its changed
+    words, `queries` texts read, both up to the first success. `clean` and `attacked` are the labels before and after,
     `confidence` the probability of the latter.
     """
 
@@ -146,31 +147,43 @@ def _attack(text: str, label: int, candidates: Candidates, budget: Budget) -> Ge
         order = sorted(looked, key=lambda span: float(left_out[looked.index(span), label]))
     else:
         order = looked
-    changed: dict[tuple[int, int], str] = {}
     fixed = fixed_words(text)
-    most, low = budget.words(text), float(first[label])
-    for span in order:
-        if spent >= budget.queries:
-            break
-        if len(changed) == most:
-            # Start again with the words not tried yet: the weightiest may be one that a defence puts right.
-            changed, low = {}, float(first[label])
-        trials = [_replace(text, changed | {span: option}) for option in spans[span]]
-        kept = [n for n, trial in enumerate(trials) if fixed_words(trial) == fixed][: budget.queries - spent]
-        if not kept:
-            continue
-        answers = yield [trials[n] for n in kept]
-        spent += len(kept)
-        worst = int(answers[:, label].argmin())
-        wrong = np.flatnonzero(answers.argmax(axis=1) != label)
-        if len(wrong):
+    most = budget.words(text)
+    widths = {span: len(words_of(text[slice(*span)])) for span in order}  # the name of an entity may have several words
+    order = [span for span in order if widths[span] <= most]
+    answered: dict[str, Floats] = {}
+    for turn in range(len(order)):
+        before = spent
+        changed: dict[tuple[int, int], str] = {}
+        low = float(first[label])
+        for span in (*order[turn:], *order[:turn]):
+            if sum(widths[other] for other in changed) + widths[span] > most:
+                # Start again with the words not tried yet: the weightiest may be one that a defence puts right.
+                changed, low = {}, float(first[label])
+            trials = {_replace(text, changed | {span: option}): option for option in spans[span]}
+            trials = {trial: option for trial, option in trials.items() if fixed_words(trial) == fixed}
+            new = [trial for trial in trials if trial not in answered][: budget.queries - spent]
+            if new:
+                spent += len(new)
+                answered |= dict(zip(new, (yield new), strict=True))
+            known = [trial for trial in trials if trial in answered]
+            if not known:
+                continue
+            wrong = [trial for trial in known if int(answered[trial].argmax()) != label]
             # Of those that fool, the most confident one.
-            worst = int(wrong[answers[wrong].max(axis=1).argmax()])
-        if len(wrong) or answers[worst, label] < low:
-            changed[span], low = spans[span][kept[worst]], float(answers[worst, label])
-            if len(wrong) or low < best[label]:
-                best_text, best, edits = trials[kept[worst]], answers[worst], len(changed)
-        if len(wrong):
+            worst = (
+                max(wrong, key=lambda trial: float(answered[trial].max()))
+                if wrong
+                else min(known, key=lambda trial: float(answered[trial][label]))
+            )
+            answer = answered[worst]
+            if wrong or answer[label] < low:
+                changed[span], low = trials[worst], float(answer[label])
+                if wrong or low < best[label]:
+                    best_text, best, edits = worst, answer, sum(widths[other] for other in changed)
+            if wrong:
+                return result()
+        if spent >= budget.queries or spent == before:
             break
     return result()
 

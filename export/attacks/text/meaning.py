@@ -7,18 +7,20 @@ from groundwire.protected_words import PROTECTED
 
 # A word is letters, with apostrophes and hyphens inside ("don't", "well-known"); digits make it a number or a code.
 WORD = re.compile(r"[^\W_]+(?:['’.,:/-][^\W_]+)*")
+_ROMAN = re.compile(r"[IVXLCDM]{2,}")  # a slip makes another number of it
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @lru_cache(maxsize=65_536)  # an attack asks for the same words again and again
 def is_protected(word: str) -> bool:
-    """Whether a word may not change: it holds a digit or an apostrophe, or any part is a number or a negation.
+    """Whether a word may not change: it holds a digit or an apostrophe, or any part is a number or a negation, also in
+    Roman numerals.
 
     Words that compare or count ("more", "before", "only") are left alone too.
     """
     if any(character.isdigit() or character in "'’" for character in word):
         return True
-    return any(part.casefold() in PROTECTED for part in _LETTERS.findall(word))
+    return any(part.casefold() in PROTECTED or _ROMAN.fullmatch(part) for part in _LETTERS.findall(word))
 
 
 def words_of(text: str) -> list[tuple[int, int]]:

@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 Run = Callable[[TextBatch], Floats]
 
 
-def artifact_run(artifact: Artifact) -> Run:
-    """Probabilities of an artifact, [B, C], at temperature 1: labels and their order are those of the served model."""
-    return lambda batch: ensemble_probabilities(artifact.run(batch)[0], 1.0)
+def artifact_run(artifact: Artifact, temperature: float) -> Run:
+    """Probabilities of an artifact, [B, C], at its temperature."""
+    return lambda batch: ensemble_probabilities(artifact.run(batch)[0], temperature)
 
 
 def bundle_run(bundle: Bundle, threads: int = 0) -> Run:

@@ -72,11 +72,16 @@ def word_candidates(synonyms: Synonyms) -> Callable[[str], Mapping[tuple[int, in
         found = {(m.start, m.end): synonyms.of_entity(m.entity, m.text) for m in mentions}
         for start, end in words_of(text):
             inside = any(m.start < end and start < m.end for m in mentions)
-            if not inside and not is_protected(text[start:end]):
+            if not inside and not is_protected(text[start:end]) and not _may_be_name(text, start, end):
                 found[start, end] = synonyms.of_word(text[start:end])
         return {span: words for span, words in found.items() if words}
 
     return candidates
+
+
+def _may_be_name(text: str, start: int, end: int) -> bool:
+    """Whether a word has a capital that no beginning of a sentence explains: names are no words to exchange."""
+    return text[start].isupper() and (start > 0 or text[end + 1 : end + 2].isupper())
 
 
 def aliases_of(retriever: IndexRetriever) -> dict[str, tuple[str, ...]]:
