@@ -6,6 +6,7 @@ N examples, K heads, C labels.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.stats import beta
 
 from groundwire import metrics
 
@@ -38,14 +39,19 @@ def margins(probabilities: Floats) -> Floats:
     return difference
 
 
-def fit_robust_margin(margin: Floats, kept: NDArray[np.bool_], share: float, least: int = 20) -> tuple[float, float]:
-    """Least margin above which at least `share` of the labels stood under attack.
+def fit_robust_margin(
+    margin: Floats, kept: NDArray[np.bool_], share: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Least margin above which at least `share` of the labels stand under attack, as far as the examples can tell.
+
+    Margins are tried from the largest down, and the last one holds before the first whose lower confidence bound
+    (Clopper and Pearson 1934) falls below `share`: testing in a fixed sequence keeps the confidence of one test.
 
     Args:
         margin: [N] margins without attack.
         kept: [N] whether the attack left the label unchanged.
-        share: wanted share in [0, 1].
-        least: a margin is only trusted when this many examples lie at or above it.
+        share: wanted share, at least 0 and below 1.
+        confidence: of the bound.
 
     Returns:
         The margin and the share that stood there; (1.01, 0.0), which no margin reaches, when none will do.
@@ -54,7 +60,13 @@ def fit_robust_margin(margin: Floats, kept: NDArray[np.bool_], share: float, lea
     stood = np.cumsum(kept[order]) / np.arange(1, len(order) + 1)
     # Examples of equal margin stand or fall together: only the last of a tie can be a boundary.
     last_of_tie = np.append(margin[order][1:] < margin[order][:-1], True)
-    good = np.flatnonzero((stood >= share) & last_of_tie & (np.arange(1, len(order) + 1) >= least))
+    count = np.arange(1, len(order) + 1)
+    successes = np.rint(stood * count)
+    bound = beta.ppf(1 - confidence, successes, count - successes + 1)
+    # So few that not even all of them could show it are no test.
+    tested = np.flatnonzero(last_of_tie & (beta.ppf(1 - confidence, count, 1) >= share))
+    failed = np.flatnonzero(~(bound[tested] >= share))
+    good = tested[: failed[0]] if len(failed) else tested
     if not len(good):
         return 1.01, 0.0
     return float(margin[order][good[-1]]), float(stood[good[-1]])

@@ -66,10 +66,17 @@ class StageFigures:
 
 
 def attack_rows(
-    task: TextTask, rows: Sequence[Row], threat: Threat, pad_id: int, *, title: str, labels: Ints | None = None
+    task: TextTask,
+    rows: Sequence[Row],
+    threat: Threat,
+    pad_id: int,
+    *,
+    title: str,
+    labels: Ints | None = None,
+    seed: int = 0,
 ) -> list[AttackedBatch]:
     """Run PGD on rows, against their true labels or those given (by position in `rows`)."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     position = {row.index: n for n, row in enumerate(rows)}
     out = []
     batches = list(ordered_batches(rows, 32, pad_id))
@@ -143,10 +150,12 @@ def measure_stage(
         relative_distance(test_features, statistics_of), relative_distance(shuffled_features, statistics_of)
     )
     for threat, attacked in data.attacked:
-        rows = data.test[: sum(len(item.batch) for item in attacked)]
+        chosen = {index for item in attacked for index in item.batch.index.tolist()}
+        places = [place for place, row in enumerate(data.test) if row.index in chosen]
+        rows = [data.test[place] for place in places]
         # An attacker may as well leave a row as it is.
         right = attacked_labels(artifact, attacked, rows, temperature) == np.array([row.label for row in rows])
-        right &= (probabilities.argmax(axis=1) == labels)[: len(rows)]
+        right &= (probabilities.argmax(axis=1) == labels)[places]
         stage.robust_accuracy.add(
             attack="pgd", norm=threat.norm, epsilon=threat.epsilon, steps=threat.steps,
             gradients="own" if own_gradients else "trained", accuracy=proportion(right),

@@ -43,11 +43,12 @@ def file_hash(path: Path) -> str:
 
 
 def split_by_entity(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split into about `1 - share` and `share` of the examples, keeping examples with the same entities together.
+    """Split into about `1 - share` and `share` of the examples, keeping together those that share an entity.
 
-    Examples without entities count as a group each. The order within each part is that of `examples`.
+    So do those that are connected over others. Examples without entities count as a group each. The order within each
+    part is that of `examples`.
     """
-    groups = [" ".join(sorted(e.entities)) or f"id {e.id}" for e in examples]
+    groups = _connected(examples)
     names = sorted(set(groups))
     random.Random(seed).shuffle(names)
     sizes = dict.fromkeys(names, 0)
@@ -64,6 +65,27 @@ def split_by_entity(examples: Sequence[Example], share: float, seed: int) -> tup
         [e for e, g in zip(examples, groups, strict=True) if g not in second],
         [e for e, g in zip(examples, groups, strict=True) if g in second],
     )
+
+
+def _connected(examples: Sequence[Example]) -> list[str]:
+    """The name of each example's group."""
+    parent: dict[str, str] = {}
+
+    def root(entity: str) -> str:
+        while parent.setdefault(entity, entity) != entity:
+            parent[entity] = parent[parent[entity]]
+            entity = parent[entity]
+        return entity
+
+    for example in examples:
+        for entity in example.entities:
+            parent[root(entity)] = root(example.entities[0])
+    names = [" ".join(sorted(e.entities)) or f"id {e.id}" for e in examples]
+    roots = [root(e.entities[0]) if e.entities else name for e, name in zip(examples, names, strict=True)]
+    first: dict[str, str] = {}
+    for top, name in zip(roots, names, strict=True):
+        first[top] = min(name, first.get(top, name))
+    return [first[top] for top in roots]
 
 
 def label_names(examples: Iterable[Example]) -> list[str]:

@@ -3,6 +3,7 @@
 B rows, T tokens, H hidden size, K heads, C labels.
 """
 
+import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,6 +136,27 @@ def resolve_encoder(name: str) -> Path | str:
     if name.startswith((".", "/")):
         raise EncoderError(f"encoder {name!r}: no such folder.")
     return name
+
+
+def encoder_hash(name: str) -> str:
+    """SHA-256 over the files that an encoder is loaded from, hexadecimal; of a Hugging Face name its commit.
+
+    Raises:
+        EncoderError: there is no such encoder.
+    """
+    where = resolve_encoder(name)
+    if isinstance(where, str):
+        try:
+            return str(AutoConfig.from_pretrained(where)._commit_hash)
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"encoder {name!r} can't be loaded: {error}") from error
+    digest = hashlib.sha256()
+    for path in sorted(where.iterdir()):
+        if path.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"}:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load_encoder(name: str, *, attention: str = "sdpa") -> nn.Module:

@@ -201,6 +201,10 @@ def check_parity(
         (actual,) = runner.run(
             [CORE_OUTPUTS[0]], dict(zip(INPUTS, (ids.numpy(), mask.numpy(), types.numpy()), strict=True))
         )
+        if not np.isfinite(actual).all():
+            raise StageError(
+                f"{path.name} gives head logits that are no finite numbers; its weights or ops are at fault"
+            )
         worst = max(worst, float(np.abs(expected - actual).max()))
     if not worst <= tolerance:
         raise StageError(

@@ -15,7 +15,7 @@ from groundwire.export.attacks.text.evidence import object_pool
 from groundwire.export.augment import Augmenter
 from groundwire.export.data import Example, file_hash, label_names, read_examples, split_by_entity
 from groundwire.export.errors import DataError
-from groundwire.export.model import load_tokenizer_json
+from groundwire.export.model import encoder_hash, load_tokenizer_json
 from groundwire.export.progress import track
 from groundwire.export.rows import Row, encode_examples
 from groundwire.export.settings import Recipe
@@ -101,6 +101,13 @@ def prepare(recipe: Recipe, retriever: Retriever | None) -> Prepared:
             raise DataError(f"no {name} examples are left; give data.calibration or change data.calibration_share.")
         if strange := sorted(set(label_names(part)) - set(labels)):
             raise DataError(f"labels {strange} of the {name} data do not occur in the training data.")
+    given = (("train", recipe.graph.train_entities, train), ("test", recipe.graph.test_entities, test))
+    for role, entities, part in given:
+        if retriever is not None and recipe.graph.top_k and entities == "gold" and not any(e.entities for e in part):
+            raise DataError(
+                f"graph.{role}_entities is 'gold', and no example names entities, so that none would have evidence; "
+                "set it to 'linked', or give the examples their entities."
+            )
     tokenizer = load_tokenizer_json(recipe.encoder_name)
     words = _known_words(recipe, train, tokenizer)
     encoder = PairEncoder(tokenizer, recipe.encoder.max_tokens, _normaliser(recipe, words))
@@ -168,6 +175,7 @@ def provenance_of(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Pro
 
     Raises:
         DataError: a file can't be read.
+        EncoderError: there is no such encoder.
     """
     provenance = bundle_pb2.Provenance(
         recipe=recipe.text, seed=recipe.seed, created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,6 +191,7 @@ def provenance_of(recipe: Recipe, retriever: Retriever | None) -> bundle_pb2.Pro
                 provenance.data[role] = file_hash(recipe.path(name))
             except OSError as error:
                 raise DataError(f"data.{role} can't be read: {error}") from error
+    provenance.data["encoder"] = encoder_hash(recipe.encoder_name)
     for package in PACKAGES:
         try:
             provenance.packages[package] = version(package)

@@ -29,6 +29,7 @@ from groundwire.bundle import (
     TOKENIZER,
     WORDS,
     Bundle,
+    check_replaceable,
     open_bundle,
     seal_bundle,
     to_json,
@@ -54,7 +55,7 @@ from groundwire.export.model import TextClassifier, TextTask
 from groundwire.export.onnx_graph import check_parity, export_core, halve_core, quantize_core
 from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, provenance_of
 from groundwire.export.progress import console
-from groundwire.export.rows import ordered_batches
+from groundwire.export.rows import ordered_batches, spread
 from groundwire.export.settings import Recipe
 from groundwire.export.stage_reports import report_stages
 from groundwire.export.train_stage import dismiss_assistants, open_accelerator, open_work, train
@@ -68,6 +69,7 @@ _NORMALISATIONS = {
 }
 _REDUCE = {"int8": quantize_core, "float16": halve_core}  # float32 is served as it was exported
 PROBE_ROWS = 32  # rows of the parity check
+KNOTS = 1001  # quantiles of distances that a bundle keeps: the policy's lies in the upper tail
 FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
 
 
@@ -78,6 +80,8 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
         ExportError: recipe, data or encoder are wrong, or a stage lost more than its gate allows.
         GraphError: the graph can't be read.
     """
+    out = out.absolute()
+    check_replaceable(out)
     accelerator = open_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     with open_recipe_graph(recipe) as retriever:
@@ -154,11 +158,12 @@ def _certify(
     """Measure every stage. The feature statistics are those of the last stage, the one that is served."""
     settings, pad_id = recipe.certify, prepared.encoder.pad_id
     task = TextTask(trained.model)
+    chosen = [prepared.test[place] for place in spread(len(prepared.test), settings.examples)]
     attacked = []
     for epsilon in settings.epsilons:
         threat = Threat(epsilon, settings.norm, settings.steps)
-        attacked.append((threat, attack_rows(task, prepared.test[: settings.examples], threat, pad_id,
-                                             title=f"PGD-{threat.steps}, ε = {epsilon:g}")))  # fmt: skip
+        title = f"PGD-{threat.steps}, ε = {epsilon:g}"
+        attacked.append((threat, attack_rows(task, chosen, threat, pad_id, title=title, seed=recipe.seed)))
     data = StageData(prepared.calibration, prepared.test, prepared.shuffled, attacked, pad_id)
     # A sample of the training data is enough for two covariances, and costs no second pass over all of it.
     sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), FEATURE_ROWS))
@@ -191,12 +196,13 @@ def _calibrate(
         conformal.fit(probabilities, labels, m) for m in (conformal.LAC, conformal.APS, conformal.RAPS)
     )
     distances = relative_distance(figures.calibration_features, statistics)
-    manifest.out_of_distribution.distance_quantiles.extend(np.quantile(distances, np.linspace(0, 1, 101)).tolist())
+    manifest.out_of_distribution.distance_quantiles.extend(np.quantile(distances, np.linspace(0, 1, KNOTS)).tolist())
     threat = data.attacked[0][0]
-    rows = prepared.calibration[: recipe.certify.examples]
-    before = probabilities[: len(rows)]
+    places = spread(len(prepared.calibration), recipe.certify.examples)
+    rows = [prepared.calibration[place] for place in places]
+    before = probabilities[places]
     attacked = attack_rows(TextTask(trained.model), rows, threat, data.pad_id, title="robust margin",
-                           labels=before.argmax(axis=1))  # fmt: skip
+                           labels=before.argmax(axis=1), seed=recipe.seed)  # fmt: skip
     kept = attacked_labels(served, attacked, rows, figures.temperature) == before.argmax(axis=1)
     margin, share = calibrate.fit_robust_margin(calibrate.margins(before), kept, recipe.certify.robust_share)
     manifest.robust_margin.CopyFrom(bundle_pb2.RobustMargin(

@@ -130,3 +130,8 @@ def ordered_batches(rows: Sequence[Row], batch_size: int, pad_id: int) -> Iterat
     order = sorted(range(len(rows)), key=lambda n: -len(rows[n].ids))
     for start in range(0, len(order), batch_size):
         yield collate([rows[n] for n in order[start : start + batch_size]], pad_id)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly over all: data are often sorted."""
+    return sorted({place * count // most for place in range(most)}) if most < count else list(range(count))

@@ -4,6 +4,8 @@ Paths are relative to the recipe's folder. Keys left out have the defaults below
 """
 
 import dataclasses
+import math
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +175,33 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
     """Make a recipe from the table that TOML gives; errors as in `read_recipe`."""
     recipe = dataclasses.replace(_build(Recipe, table, where, ""), text=text, folder=folder)
     data, train, certify = recipe.data, recipe.train, recipe.certify
+    gates, adversary = recipe.gates, train.adversary
     checks = [
+        (
+            re.fullmatch(r"[A-Za-z0-9._-]{1,128}", recipe.name) is not None,
+            "name must be 1 to 128 of A-Z a-z 0-9 . _ -, as it is the model's",
+        ),
+        (0 <= recipe.seed < 1 << 31, "seed must be 0 or more, and below 2^31"),
+        (data.train_limit >= 0, "data.train_limit must be 0 or more"),
+        (data.train not in (data.calibration, data.test), "data.train must be a file of its own"),
+        (
+            data.calibration != data.test,
+            "data.calibration must be a file of its own; leave it away, and a share of data.test is set aside",
+        ),
+        (
+            train.learning_rate > 0 and train.head_learning_rate > 0 and train.weight_decay >= 0,
+            "train.learning_rate and .head_learning_rate must be above 0, .weight_decay 0 or more",
+        ),
+        (0 <= train.warmup < 1, "train.warmup must be 0 or more and below 1"),
+        (
+            adversary.epsilon == 0 or 0 <= adversary.first_epoch < train.epochs,
+            "train.adversary.first_epoch must be 0 or more, and below train.epochs: else nothing is hardened",
+        ),
+        (0 < certify.robust_share < 1, "certify.robust_share must lie between 0 and 1"),
+        (
+            gates.onnx_difference > 0 and 0 <= gates.weights_accuracy_loss <= 1,
+            "gates.onnx_difference must be above 0, and gates.weights_accuracy_loss 0 to 1",
+        ),
         (0 < data.calibration_share < 1, "data.calibration_share must lie between 0 and 1"),
         (0 <= recipe.graph.top_k <= 256, "graph.top_k must be 0 to 256"),
         (recipe.graph.train_entities in {"gold", "linked"}, "graph.train_entities must be 'gold' or 'linked'"),
@@ -195,6 +223,10 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
         (
             not train.augment.unknown or bool(train.augment.neutral_label),
             "train.augment.unknown needs train.augment.neutral_label: what a text without evidence is to be called",
+        ),
+        (
+            not train.augment.unknown or bool(recipe.graph.sources and recipe.graph.top_k),
+            "train.augment.unknown needs a graph: without evidence the rows would differ in nothing but their label",
         ),
         (train.adversary.method in OBJECTIVES, f"train.adversary.method must be one of {', '.join(OBJECTIVES)}"),
         (
@@ -240,12 +272,14 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where, f"{key}.")  # type: ignore[arg-type]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and not math.isfinite(value):
+        raise RecipeError(f"{where}: {key} must be a finite number.")
     if hint is float and number:
         return float(value)
     if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
-    if hint == tuple[float, ...] and isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
-        return tuple(float(v) for v in value)
+    if hint == tuple[float, ...] and isinstance(value, list):
+        return tuple(_value(float, one, where, key) for one in value)
     if hint in {int, str, bool} and type(value) is hint:
         return value
     expected = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}.get(hint, "a list")

@@ -5,6 +5,7 @@ precision in `groundwire.export.acceleration`.
 """
 
 import math
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,10 +153,17 @@ class Checkpoint(Generic[B]):
         self.saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None."""
+        """The last state, or None.
+
+        Raises:
+            StageError: the file is damaged.
+        """
         if not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise StageError(f"{self.path} is damaged ({error}); delete it, and training begins anew") from error
         return state
 
 

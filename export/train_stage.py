@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from groundwire.export.acceleration import accelerator_for, from_main
 from groundwire.export.attacks import Threat
 from groundwire.export.errors import StageError
-from groundwire.export.model import TextClassifier, TextTask, load_encoder, parameter_groups
+from groundwire.export.model import TextClassifier, TextTask, encoder_hash, load_encoder, parameter_groups
 from groundwire.export.prepare import Prepared
 from groundwire.export.progress import console
 from groundwire.export.rows import Row, TextBatches
@@ -77,13 +78,22 @@ def open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
     """Open the folder of work in progress; empty it when it is of another training, but never when it isn't ours."""
     digest = hashlib.sha256()
     encoder = replace(recipe.encoder, weights="")  # the number format is chosen after training
-    digest.update(json.dumps([recipe.seed, repr(encoder), repr(recipe.train), prepared.labels]).encode())
+    versions = [version(package) for package in ("torch", "transformers")]
+    content = encoder_hash(recipe.encoder_name)
+    digest.update(
+        json.dumps([recipe.seed, repr(encoder), content, versions, repr(recipe.train), prepared.labels]).encode()
+    )
     for row in prepared.train:
-        digest.update(json.dumps([row.ids, row.label]).encode())
+        digest.update(json.dumps([row.ids, row.type_ids, row.label]).encode())
+    for changed in prepared.changed:
+        for place, row in sorted(changed.items()):
+            digest.update(json.dumps([place, row.ids, row.type_ids, row.label]).encode())
     marker = work / "training"
     if work.exists() and not marker.exists() and any(work.iterdir()):
         raise StageError(f"{work} is where the build keeps its work, and holds something else: move that away.")
-    if marker.exists() and marker.read_text() != digest.hexdigest():
+    if marker.exists() and marker.read_text() == digest.hexdigest():
+        return
+    if marker.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     marker.write_text(digest.hexdigest())
@@ -92,6 +102,7 @@ def open_work(work: Path, recipe: Recipe, prepared: Prepared) -> None:
 def train(recipe: Recipe, prepared: Prepared, work: Path, accelerator: Accelerator) -> TextClassifier:
     """Fine-tune the encoder, or load what an earlier run trained. The other processes are dismissed."""
     model = _new_model(recipe, len(prepared.labels))
+    _check_length(model, recipe.encoder.max_tokens)
     weights = work / "trained.safetensors"
     if weights.exists():
         dismiss_assistants(accelerator)
@@ -109,6 +120,22 @@ def train(recipe: Recipe, prepared: Prepared, work: Path, accelerator: Accelerat
     (work / "weights.new").replace(weights)
     (work / "history.json").write_text(json.dumps({n: getattr(history, n) for n in type(history).__slots__}))
     return model
+
+
+def _check_length(model: TextClassifier, tokens: int) -> None:
+    """Refuse rows that are longer than the encoder reads, before it has been trained on shorter ones.
+
+    Raises:
+        StageError: it can't read so many tokens.
+    """
+    ids = torch.zeros((1, tokens), dtype=torch.long)
+    try:
+        with torch.inference_mode():
+            model(model.word_embeddings(ids), torch.ones_like(ids), torch.zeros_like(ids))
+    except (RuntimeError, IndexError) as error:
+        most = getattr(model.encoder.config, "max_position_embeddings", None)
+        has = f"; it has {most} positions" if most else ""
+        raise StageError(f"the encoder can't read encoder.max_tokens of {tokens}{has}. Lower it.") from error
 
 
 def _new_model(recipe: Recipe, labels: int) -> TextClassifier:

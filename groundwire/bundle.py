@@ -12,8 +12,11 @@ is pickled, and ONNX Runtime gets the very bytes that were hashed.
 """
 
 import hashlib
+import math
+import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -121,6 +124,10 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{path / MANIFEST} lists no {', '.join(sorted(missing))}: the bundle is incomplete; rebuild it."
         )
+    if manifest.version != manifest.files[MODEL][:12]:
+        raise BundleError(
+            f"{path / MANIFEST}: version {manifest.version!r} is not that of the model; the manifest was tampered with."
+        )
     certificate = _parse(contents[CERTIFICATE], bundle_pb2.Certificate(), path / CERTIFICATE)
     if certificate.format_version != CERTIFICATE_FORMAT_VERSION:
         raise BundleError(
@@ -139,8 +146,7 @@ def seal_bundle(staging: Path, manifest: bundle_pb2.BundleManifest, out: Path) -
     Raises:
         BundleError: the sealed bundle would not pass `open_bundle`, or `out` holds something that is no bundle.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out} exists and is not a bundle; choose another --out or remove it.")
+    check_replaceable(out)
     manifest.files.clear()
     for file in sorted(staging.iterdir()):
         if file.name != MANIFEST:
@@ -149,10 +155,26 @@ def seal_bundle(staging: Path, manifest: bundle_pb2.BundleManifest, out: Path) -
     (staging / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
     open_bundle(staging)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        shutil.rmtree(out)
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():  # first out of the way as a whole: one that is half removed would be no bundle
+        out.rename(old)
     staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
     return open_bundle(out)
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to write a bundle where something else lies.
+
+    Raises:
+        BundleError: `out` is a link, or holds something that is no bundle.
+    """
+    if out.is_symlink():
+        raise BundleError(f"{out} is a link; name the folder that it leads to, or another --out.")
+    if not out.name:
+        raise BundleError(f"{out} has no name that a bundle could have; choose another --out.")
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out} exists and is not a bundle; choose another --out or remove it.")
 
 
 def to_json(message: Message) -> str:
@@ -182,14 +204,22 @@ def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
             "policy.method has no conformal scores",
         ),
         (
-            len(knots) != 101 or knots != sorted(knots),
-            "out_of_distribution.distance_quantiles must be 101 ascending numbers",
+            not all(_ascending(q.scores) for q in manifest.conformal),
+            "conformal scores must be ascending numbers",
+        ),
+        (
+            len(knots) < 101 or not _ascending(knots),
+            "out_of_distribution.distance_quantiles must be 101 or more ascending numbers",
         ),
         (not 0 < manifest.policy.max_distance_quantile <= 1, "policy.max_distance_quantile must be above 0, at most 1"),
     ]
     for wrong, what in problems:
         if wrong:
             raise BundleError(f"{path / MANIFEST}: {what}. Rebuild the bundle.")
+
+
+def _ascending(numbers: Sequence[float]) -> bool:
+    return all(map(math.isfinite, numbers)) and list(numbers) == sorted(numbers)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -199,6 +229,8 @@ def _read(path: Path, name: str) -> bytes:
         raise BundleError(
             f"{path / name} can't be read ({error.strerror}): the bundle is incomplete; rebuild it."
         ) from error
+    except ValueError as error:  # a null character
+        raise BundleError(f"{path / MANIFEST}: {name!r} is not a plain file name; it was tampered with.") from error
 
 
 def _parse(content: bytes, message: _M, where: Path) -> _M:

@@ -313,7 +313,9 @@ class OutOfDistribution(_message.Message):
     DISTANCE_QUANTILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def distance_quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Quantiles 0, 0.01, … 1 of the relative Mahalanobis distance on the calibration data: 101 numbers, ascending."""
+        """Quantiles of the relative Mahalanobis distance on the calibration data, at even steps from 0 to 1: 101 numbers or
+        more, ascending.
+        """
 
     def __init__(
         self,

@@ -289,7 +289,7 @@ class LinkResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     GRAPH_VERSION_FIELD_NUMBER: _builtins.int
     graph_version: _builtins.str
-    """Version of the graph that answered: the content hash of its source, hexadecimal."""
+    """Version of the graph that answered, as in GraphInfo."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkResult]:
         """One result for each text, in the order of the request."""
@@ -379,7 +379,7 @@ class GroundResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     GRAPH_VERSION_FIELD_NUMBER: _builtins.int
     graph_version: _builtins.str
-    """Version of the graph that answered: the content hash of its source, hexadecimal."""
+    """Version of the graph that answered, as in GraphInfo."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroundResult]:
         """One result for each text, in the order of the request."""
@@ -583,7 +583,7 @@ class QuerySolutions(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def variables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the variables, without question mark, in the order of the query."""
+        """Names of the variables, without question mark, in the order of the query; of SELECT *, in alphabetical order."""
 
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryRow]:

@@ -110,7 +110,7 @@ class PredictInput(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ENTITIES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Chosen by the client and given back with the prediction; may be empty."""
+    """Chosen by the client and given back with the prediction; may be empty. At most 1,024 code points."""
     text: _builtins.str
     """The text, UTF-8, not blank, at most the server's text limit (default 10,000 code points)."""
     @_builtins.property
@@ -264,7 +264,9 @@ class PredictStreamRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Chosen by the client; the answer carries it. Need not be unique, but answers can't be told apart otherwise."""
+    """Chosen by the client; the answer carries it. Need not be unique, but answers can't be told apart otherwise. At most
+    1,024 code points.
+    """
     model: _builtins.str
     """Name of the model; may be empty when the server holds one model only."""
     model_version: _builtins.str

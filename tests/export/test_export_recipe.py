@@ -17,12 +17,14 @@ from groundwire.errors import BundleError
 from groundwire.export import onnx_graph
 from groundwire.export.artifact import OnnxArtifact
 from groundwire.export.calibrate import ensemble_probabilities
-from groundwire.export.data import read_examples, split_by_entity
+from groundwire.export.data import Example, read_examples, split_by_entity
 from groundwire.export.errors import DataError, EncoderError, RecipeError, StageError
-from groundwire.export.model import TextClassifier, TextTask, load_encoder, resolve_encoder
+from groundwire.export.model import TextClassifier, TextTask, encoder_hash, load_encoder, resolve_encoder
+from groundwire.export.prepare import open_recipe_graph, prepare
 from groundwire.export.recipe import build_bundle
-from groundwire.export.rows import Row, TextBatches, collate, ordered_batches
+from groundwire.export.rows import Row, TextBatches, collate, ordered_batches, spread
 from groundwire.export.settings import Recipe, read_recipe
+from groundwire.export.train_stage import open_work
 from groundwire.v1 import bundle_pb2
 
 
@@ -257,6 +259,9 @@ def test_a_folder_that_is_not_of_a_build_is_left_alone(recipe: Recipe, tmp_path:
         ("format", "format 99"),
         ("labels", "labels must be"),
         ("path", "plain file name"),
+        ("null", "plain file name"),
+        ("version", "not that of the model"),
+        ("scores", "conformal scores"),
         ("json", "not a valid BundleManifest"),
     ],
 )
@@ -268,9 +273,11 @@ def test_a_bundle_that_was_changed_is_refused(built: Bundle, tmp_path: Path, cha
         (folder / "tokenizer.json").unlink()
     elif change == "json":
         (folder / "manifest.json").write_text("{")
-    elif change in {"format", "labels", "path"}:
+    elif change in {"format", "labels", "path", "null", "version", "scores"}:
         manifest |= {"format": {"format_version": 99}, "labels": {"labels": ["a", "a"]},
-                     "path": {"files": manifest["files"] | {"../x": "00"}}}[change]  # fmt: skip
+                     "path": {"files": manifest["files"] | {"../x": "00"}},
+                     "null": {"files": manifest["files"] | {"x\0": "00"}}, "version": {"version": "7"},
+                     "scores": {"conformal": [manifest["conformal"][0] | {"scores": [0.5, 0.1]}]}}[change]  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest))
     else:
         content = bytearray((folder / change).read_bytes())
@@ -292,6 +299,25 @@ def test_a_bundle_that_was_changed_is_refused(built: Bundle, tmp_path: Path, cha
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\nnormalise='all'", "normalise must be one of"),
         ("name = 'x'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'\n[train.augment]\nunknown=0.1", "neutral_label"),
         ("name = 'x'\ndata = 3\n[encoder]\nname='c'", "data must be a table"),
+        *(
+            (f"name = 'x'\n[data]\ntrain='a'\ntest='b'\n{data}\n[encoder]\nname='c'\n{more}", message)
+            for data, more, message in (
+                ("train_limit=-3", "", "train_limit must be 0"),
+                ("calibration='a'", "", "train must be a file of its own"),
+                ("calibration='b'", "", "calibration must be a file of its own"),
+                ("", "[train]\nlearning_rate=nan", "must be a finite number"),
+                ("", "[train]\nlearning_rate=-1.0", "must be above 0"),
+                ("", "[train]\nwarmup=5.0", "warmup must be"),
+                ("", "[train.adversary]\nepsilon=0.1\nfirst_epoch=2.0", "first_epoch must be"),
+                ("", "[train.augment]\nunknown=0.1\nneutral_label='n'", "needs a graph"),
+                ("", "[certify]\nepsilons=[inf]", "must be a finite number"),
+                ("", "[certify]\nepsilons=[true]", "must be a number"),
+                ("", "[certify]\nrobust_share=2.0", "robust_share must lie"),
+                ("", "[gates]\nweights_accuracy_loss=nan", "must be a finite number"),
+            )
+        ),
+        ("name = 'my model'\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'", "name must be 1 to 128"),
+        ("name = 'x'\nseed=-1\n[data]\ntrain='a'\ntest='b'\n[encoder]\nname='c'", "seed must be"),
     ],
 )
 def test_a_recipe_with_a_mistake_names_it(tmp_path: Path, text: str, message: str):
@@ -326,12 +352,84 @@ def test_data_that_is_not_text_and_encoders_that_are_not_there_say_so(tmp_path: 
         resolve_encoder(str(tmp_path / "nowhere"))
 
 
+def test_an_encoder_is_known_by_its_files(tmp_path: Path):
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text(name)
+    before = encoder_hash(str(tmp_path))
+    (tmp_path / "README.md").write_text("other")
+    assert encoder_hash(str(tmp_path)) == before
+    (tmp_path / "model.safetensors").write_text("other")
+    assert encoder_hash(str(tmp_path)) != before
+
+
+def test_work_of_other_changed_rows_is_not_gone_on_with(project: Path, recipe: Recipe, tmp_path: Path):
+    with open_recipe_graph(recipe) as retriever:
+        prepared = prepare(recipe, retriever)
+    work = tmp_path / "work"
+    open_work(work, recipe, prepared)
+    (work / "checkpoint.pt").write_text("half done")
+    open_work(work, recipe, prepared)
+    assert (work / "checkpoint.pt").exists()
+    other = dataclasses.replace(prepared, changed=[{0: Row([1, 2], [0, 0], 0, 0)}])
+    open_work(work, recipe, other)
+    assert not (work / "checkpoint.pt").exists()
+
+
+def test_rows_longer_than_the_encoder_reads_are_refused_before_training(recipe: Recipe, tmp_path: Path):
+    long = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, max_tokens=4000))
+    with pytest.raises(StageError, match="max_tokens of 4000"):
+        build_bundle(long, tmp_path / "bundle")
+
+
+def test_gold_entities_must_be_there(recipe: Recipe, project: Path, tmp_path: Path):
+    lines = [json.loads(line) for line in (project / "train.jsonl").read_text().splitlines()]
+    bare = tmp_path / "train.jsonl"
+    bare.write_text("".join(json.dumps(line | {"entities": []}) + "\n" for line in lines))
+    data = dataclasses.replace(recipe.data, train=str(bare))
+    with pytest.raises(DataError, match="train_entities is 'gold'"):
+        build_bundle(dataclasses.replace(recipe, data=data), tmp_path / "bundle")
+
+
+def test_a_graph_that_gives_no_numbers_does_not_pass(built: Bundle, project: Path, monkeypatch: pytest.MonkeyPatch):
+    class Broken:
+        def run(self, *_: object) -> list[np.ndarray]:
+            return [np.full((2, 5, 3), np.nan, np.float32)]
+
+    monkeypatch.setattr(onnx_graph, "session", lambda _: Broken())
+    model = TextClassifier(load_encoder(read_recipe(project / "recipe.toml").encoder_name), 3, 5).eval()
+    ids = torch.ones((2, 8), dtype=torch.long)
+    with pytest.raises(StageError, match="no finite numbers"):
+        onnx_graph.check_parity(model, Path("x.onnx"), [(ids, ids, ids)], 1.0)
+
+
+def test_a_bundle_takes_the_place_of_no_link(recipe: Recipe, built: Bundle, tmp_path: Path):
+    (tmp_path / "link").symlink_to(built.path)
+    with pytest.raises(BundleError, match="is a link"):
+        build_bundle(recipe, tmp_path / "link")
+
+
+def test_places_are_spread_over_all():
+    assert spread(10, 3) == [0, 3, 6]
+    assert spread(3, 10) == [0, 1, 2]
+    assert all(len(spread(count, most)) == min(count, most) for count in range(30) for most in range(1, 30))
+
+
 def test_an_entity_never_stands_on_both_sides_of_a_split(project: Path):
     examples = read_examples(project / "train.jsonl")
     first, second = split_by_entity(examples, 0.3, seed=1)
     assert {e.entities for e in first}.isdisjoint({e.entities for e in second})
     assert len(first) + len(second) == len(examples)
     assert 0.25 < len(second) / len(examples) < 0.4
+
+
+def test_examples_that_are_connected_over_others_stay_together():
+    pairs = [("a", "b"), ("b", "c"), ("c", "d"), ("e",), ("f", "e"), ("g",), ("h",), ()]
+    examples = [Example(str(n), "text", "label", entities) for n, entities in enumerate(pairs * 3)]
+    for seed in range(20):
+        first, second = split_by_entity(examples, 0.4, seed)
+        sides = [{entity for example in side for entity in example.entities} for side in (first, second)]
+        assert sides[0].isdisjoint(sides[1])
+        assert len(first) + len(second) == len(examples)
 
 
 def test_batches_repeat_for_the_same_epoch_and_hold_every_row_once():
