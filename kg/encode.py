@@ -19,6 +19,7 @@ from groundwire.kg.normalise import Normaliser
 from groundwire.kg.types import Evidence
 
 MAX_OBJECT_TOKENS = 48
+MAX_LABEL = 2_000  # code points of a label that are read: more than so many tokens of any but the oddest words
 # The text may take this share of a row when there is evidence too; a longer text is cut at its end.
 MAX_TEXT_SHARE = 0.75
 MAX_KEPT_WORD = 64  # code points: what is longer is no word, and would fill the memory for those met before
@@ -57,6 +58,8 @@ class PairEncoder:
             raise ValueError(f"tokenizer.json can't be read: {error}") from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        # "[SEP]" in a text is what it says, and no border between text and evidence.
+        self.tokenizer.encode_special_tokens = True
         self.max_tokens, self.normaliser = max_tokens, normaliser
         self.pad_id = next((i for t in ("[PAD]", "<pad>") if (i := self.tokenizer.token_to_id(t)) is not None), 0)
         self._single = _template(self.tokenizer, pair=False)
@@ -194,4 +197,4 @@ def _tokenize(tokenizer: Tokenizer, piece: str) -> tuple[int, ...]:
 
 
 def _words(label: str) -> str:
-    return " ".join(label.split())
+    return " ".join(label[:MAX_LABEL].split())  # a literal may be a book, of which little has room

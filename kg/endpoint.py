@@ -4,6 +4,7 @@ What is behind it is fetched whole by `groundwire.kg.fetch`; `groundwire.kg.spar
 """
 
 import email.message
+import io
 import json
 import re
 import time
@@ -17,9 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 import pyoxigraph as ox
 
 from groundwire.kg.errors import SourceError
+from groundwire.kg.guard import guarded
 from groundwire.kg.sparql_http import post_query
 
 _TRIPLES = "application/n-triples, text/turtle;q=0.8, application/rdf+xml;q=0.5"
+_SYNTAXES = (ox.RdfFormat.N_TRIPLES, ox.RdfFormat.TURTLE, ox.RdfFormat.RDF_XML)  # those that are asked for
 _ROWS = "application/sparql-results+json"
 _MOST_BYTES = 1 << 30  # of one answer
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
@@ -30,6 +33,15 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 def is_endpoint(source: object) -> bool:
     """Whether a source is an endpoint or a URL; one that no endpoint can have is refused when it is made one."""
     return isinstance(source, Endpoint) or (isinstance(source, str) and _URL.match(source) is not None)
+
+
+def without_secrets(url: str) -> str:
+    """A URL as messages, logs and hashes may name it: without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that don't match
+        return url.partition("?")[0].rpartition("@")[2]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +59,13 @@ class Endpoint:
     timeout: float = 60.0
     retries: int = 4
     backoff: float = 0.5
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a password
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError as error:
+            raise SourceError(f"{self.shown}: no URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SourceError(
                 f"{self.shown}: no URL of a SPARQL endpoint; it starts with http:// or https:// and a host"
@@ -63,19 +78,19 @@ class Endpoint:
     @property
     def shown(self) -> str:
         """The URL as messages and hashes name it: without user, password, query and fragment."""
-        parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return without_secrets(self.url)
 
     def construct(self, query: str, what: str) -> list[ox.Triple]:
         """The triples of a CONSTRUCT query. `what` names them in messages. Raises `SourceError`."""
         body, media_type = self._ask(query, _TRIPLES, what)
         syntax = ox.RdfFormat.from_media_type(media_type) if media_type else None
-        if syntax is None:
+        if syntax not in _SYNTAXES:
             raise SourceError(
                 f"{self.shown}, {what}: the answer is {media_type or 'of no type'}, not RDF; is this a SPARQL endpoint?"
             )
         try:
-            return [quad.triple for quad in ox.parse(body, format=syntax)]
+            stream = guarded(io.BytesIO(body), syntax, f"{self.shown}, {what}")
+            return [quad.triple for quad in ox.parse(stream, format=syntax)]
         except (SyntaxError, ValueError) as error:
             raise SourceError(f"{self.shown}, {what}: the answer is not valid {syntax.name}: {error}") from error
 
@@ -103,7 +118,7 @@ class Endpoint:
         body, _ = self._ask(query, _ROWS, what)
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(
                 f"{self.shown}, {what}: the answer is no SPARQL result in JSON ({error}); is this a SPARQL endpoint?"
             ) from error
@@ -140,4 +155,8 @@ def _said(error: urllib.error.HTTPError) -> str:
     if 300 <= error.code < 400:
         return f"it points to {error.headers.get('Location')}; give that URL instead"
     stream: IO[bytes] = error
-    return " ".join(stream.read(2000).decode("utf-8", "replace").split())[:200] or error.reason
+    try:
+        said = stream.read(2000)
+    except (OSError, HTTPException):  # it broke off, or goes on for ever
+        said = b""
+    return " ".join(said.decode("utf-8", "replace").split())[:200] or error.reason

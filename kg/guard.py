@@ -4,6 +4,7 @@ The parsers of RDF/XML and JSON-LD recurse, and RDF/XML expands entities ("billi
 through before it is passed on; well-formedness is left to the parser.
 """
 
+import io
 import re
 from typing import IO, cast
 
@@ -12,6 +13,7 @@ import pyoxigraph as ox
 from groundwire.kg.errors import SourceError
 
 _DEEPEST = 500
+_MOST_OPEN = 5_000
 _LONGEST_ENTITY = 1024  # bytes of an entity's value
 _LONGEST_MARKUP = 1 << 18  # bytes of one tag, which is looked at again with each block until it ends
 # Possessive quantifiers: no input makes these look at a byte more than twice.
@@ -27,7 +29,45 @@ def guarded(stream: IO[bytes], syntax: ox.RdfFormat, name: str) -> IO[bytes]:
     """The stream, watched when its syntax needs it; reading raises `SourceError` that names the file and the line."""
     if syntax in (ox.RdfFormat.RDF_XML, ox.RdfFormat.JSON_LD):
         return cast(IO[bytes], GuardedStream(stream, syntax, name))  # the parser only reads
-    return stream
+    return cast(IO[bytes], _NestedTriples(stream, name))
+
+
+def check_nesting(body: bytes, *, xml: bool, name: str) -> None:
+    """Refuse a document of XML or JSON that is nested without end, before a parser that recurses reads it.
+
+    Raises:
+        SourceError: it is.
+    """
+    syntax = ox.RdfFormat.RDF_XML if xml else ox.RdfFormat.JSON_LD
+    GuardedStream(io.BytesIO(body), syntax, name).read()
+
+
+class _NestedTriples:
+    """A binary stream of Turtle or one of its kin that raises `SourceError` for triples nested in triples without end.
+
+    The parser recurses for each `<<`, and a quoted triple is not supported anyway. How many there are without a closing
+    one is counted wherever they stand, so that a file of some thousand literals with `<<` alone in them is refused too.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._open = 0
+        self._last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes of the stream, at most `size`."""
+        block = self._stream.read(size)
+        if b"<" in self._last[-1:] + block[:1] or b"<<" in block:
+            data = self._last + block
+            self._open = max(0, self._open + data.count(b"<<") - data.count(b">>"))
+            if self._open > _MOST_OPEN:
+                raise SourceError(
+                    f"{self._name}: holds triples inside triples (RDF 1.2) without end, which are not supported; reify "
+                    "them instead"
+                )
+        self._last = block[-1:]
+        return block
 
 
 class GuardedStream:

@@ -31,7 +31,7 @@ _DEGREE_WEIGHT = 0.15
 
 def link(index: GraphIndex, text: str, words: Words, query: Query) -> list[tuple[Mention, tuple[int, ...]]]:
     """The mentions in `text` in order of their start, none overlapping another, each with its candidates' nodes."""
-    readings = _choose(find_readings(index, text, words), len(words.words))
+    readings = _choose(find_readings(index, text, words), words, len(text))
     unsure = [r for r in readings if len(r.candidates) > 1 or _probability(r.best) < _CERTAIN]
     context: dict[int, float] = {}
     if unsure:
@@ -49,15 +49,19 @@ def _probability(log_odds: float) -> float:
     return 1.0 / (1.0 + exp(-log_odds))
 
 
-def _choose(readings: list[Reading], count: int) -> list[Reading]:
-    """Readings that don't overlap, those first that explain most letters with most certainty."""
+def _choose(readings: list[Reading], words: Words, length: int) -> list[Reading]:
+    """Readings that don't overlap, those first that explain most letters with most certainty.
+
+    By their characters: one character, such as ㍿, may be several words.
+    """
     readings = [r for r in readings if _probability(r.best) >= _LOWEST_SCORE / 3]
     readings.sort(key=lambda r: (-_probability(r.best) * r.letters, r.first))
-    taken = bytearray(count)
+    taken = bytearray(length)
     chosen = []
     for reading in readings:
-        if not any(taken[reading.first : reading.last]):
-            taken[reading.first : reading.last] = b"\1" * (reading.last - reading.first)
+        start, end = words.starts[reading.first], words.ends[reading.last - 1]
+        if taken.find(1, start, end) < 0:
+            taken[start:end] = b"\1" * (end - start)
             chosen.append(reading)
     return sorted(chosen, key=lambda r: r.first)
 

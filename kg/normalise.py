@@ -17,13 +17,13 @@ What is left to an attacker: slips that make another known word, and names that 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from groundwire.kg.known_words import SURE, KnownWords
 from groundwire.kg.lookalikes import fold_lookalikes
-from groundwire.kg.spell import LONGEST, SHORTEST, neighbours
+from groundwire.kg.spell import LONGEST, SHORTEST, deletions, neighbours
 from groundwire.kg.text import fold, split
 from groundwire.kg.types import Evidence
 from groundwire.protected_words import PROTECTED
@@ -31,6 +31,8 @@ from groundwire.protected_words import PROTECTED
 # A word seen once at most gives way to one of the evidence seen so often, or to any seen so often.
 FREQUENT_IN_EVIDENCE, FREQUENT = 20, 100
 _MOST_LABEL_WORDS = 64  # of one label of the evidence
+_LONGEST_LABEL = 4_000  # code points of it that are looked at
+_FEW = 8
 _PASSES = 4
 # Letters, with a sign that stands for one inside ("P@ris"), that are no part of a number, a contraction or an address.
 _WORD = re.compile(r"(?<![\w'’@./:])[^\W\d_]+(?:[?*@$][^\W\d_]+)*(?![\w'’@/]|[.:?*$]\w)")
@@ -76,9 +78,12 @@ class _Reading:
 
     def __init__(self, words: KnownWords, evidence: Sequence[Evidence]) -> None:
         self.words, self.counts = words, words.counts
+        self._corrected: dict[str, str] = {}
+        self._asked = 0
+        self._forms: dict[str, list[str]] | None = None  # of the words of the evidence: with one letter left out
         self.evidence: frozenset[str] = frozenset().union(
             *(
-                _label_words(label)
+                _label_words(label[:_LONGEST_LABEL])
                 for triple in evidence
                 for label in (triple.subject.label, triple.predicate.label, triple.object.label)
             )
@@ -110,6 +115,12 @@ class _Reading:
 
     def correct(self, word: str) -> str:
         """The word that was meant, as far as can be said."""
+        known = self._corrected.get(word)
+        if known is None:
+            known = self._corrected[word] = self._correct(word)
+        return known
+
+    def _correct(self, word: str) -> str:
         if len(word) < SHORTEST - 1 or word in PROTECTED or self.sure(word):
             return word
         seen = self.counts.get(word, 0)
@@ -137,8 +148,24 @@ class _Reading:
         return None
 
     def near_in_evidence(self, word: str) -> str | None:
-        near = [other for other in self.evidence if len(other) >= SHORTEST and neighbours(word, other)]
+        if len(word) > LONGEST + 1:
+            return None
+        near = {other for other in self._candidates(word) if neighbours(word, other)}
         return min(near, key=lambda other: (self.words.rank(other), other), default=None)
+
+    def _candidates(self, word: str) -> Iterable[str]:
+        """Words of the evidence, all that are one slip from the word among them."""
+        self._asked += 1
+        if self._asked <= _FEW:  # so few are compared with all sooner than a table is made
+            return (other for other in self.evidence if SHORTEST <= len(other) <= LONGEST)
+        if self._forms is None:
+            self._forms = {}
+            for other in self.evidence:
+                if SHORTEST <= len(other) <= LONGEST:
+                    for form in deletions(other, LONGEST + 1):
+                        self._forms.setdefault(form, []).append(other)
+        forms = self._forms
+        return (other for form in deletions(word, LONGEST + 1) for other in forms.get(form, ()))
 
     def sure(self, word: str) -> bool:
         return self.counts.get(word, 0) >= SURE or word in self.evidence

@@ -63,7 +63,7 @@ def read_quads(source: FileOrGraph) -> Iterator[Quad]:
     Raises `SourceError` with file and line.
     """
     if isinstance(source, rdflib.Graph):
-        return _graph_quads(source)
+        return _graph_quads(source, "")
     return _file_quads(Path(source), "")
 
 
@@ -72,7 +72,7 @@ def read_all(sources: Iterable[FileOrGraph]) -> Iterator[Quad]:
     sources = list(sources)
     for number, source in enumerate(sources):
         if isinstance(source, rdflib.Graph):
-            yield from _graph_quads(source)
+            yield from _graph_quads(source, f"g{number}" if len(sources) > 1 else "")
         else:
             yield from _file_quads(Path(source), f"f{number}" if len(sources) > 1 else "")
 
@@ -117,6 +117,8 @@ def _file_quads(path: Path, prefix: str) -> Iterator[Quad]:
             raise SourceError(f"{path}: not a whole gzip file: {error}; fetch or compress it again") from error
         except (OSError, ValueError, UnicodeError) as error:
             raise SourceError(f"{path}: can't be read as {syntax.name}: {error}") from error
+        except MemoryError as error:  # the parser's bound on one term, or the machine's
+            raise SourceError(f"{path}: holds a term that is too long, or memory is full") from error
 
 
 def _line(error: SyntaxError) -> str:
@@ -145,24 +147,29 @@ def as_graph(source: object) -> rdflib.Graph | None:
     return rdflib.Dataset(store=source) if named else rdflib.Graph(store=source)
 
 
-def _graph_quads(graph: rdflib.Graph) -> Iterator[Quad]:
+def _graph_quads(graph: rdflib.Graph, prefix: str) -> Iterator[Quad]:
     try:
         if isinstance(graph, rdflib.Dataset):
             for s, p, o, name in graph.quads((None, None, None, None)):
-                yield *_triple_keys(s, p, o), graph_key(graph, name)
+                yield *_triple_keys(s, p, o, prefix), _apart(graph_key(graph, name), prefix)
         else:
             for s, p, o in graph.triples((None, None, None)):
-                yield *_triple_keys(s, p, o), ""
+                yield *_triple_keys(s, p, o, prefix), ""
     except (OSError, ValueError) as error:  # rdflib's SPARQLStore raises ValueError when nothing answers
         store = type(graph.store).__name__
         raise SourceError(f"the rdflib store {store} can't be read: {error}; is what it reads from there?") from error
 
 
-def _triple_keys(s: Any, p: Any, o: Any) -> tuple[str, str, str]:
+def _triple_keys(s: Any, p: Any, o: Any, prefix: str) -> tuple[str, str, str]:
     keys = node_key(s), node_key(p), node_key(o)
     if not all(keys):
         raise SourceError(f"the graph holds an empty IRI in {keys}; parse what it comes from with a publicID")
-    return keys
+    return _apart(keys[0], prefix), keys[1], _apart(keys[2], prefix)
+
+
+def _apart(key: str, prefix: str) -> str:
+    """The key, of a blank node with a prefix, so that those of several sources never meet."""
+    return f"_:{prefix}{key[2:]}" if prefix and key.startswith("_:") else key
 
 
 def graph_key(dataset: rdflib.Graph, name: Any) -> str:
@@ -254,7 +261,7 @@ class SumHash:
 def graph_hash(graph: rdflib.Graph) -> str:
     """`SumHash` of the quads of an rdflib graph, hexadecimal."""
     digest = SumHash()
-    for quad in _graph_quads(graph):
+    for quad in _graph_quads(graph, ""):
         digest.add("\0".join(quad).encode())
     return digest.hexdigest()
 

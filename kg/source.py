@@ -7,6 +7,7 @@ from typing import Any
 
 import rdflib
 
+from groundwire.kg.endpoint import without_secrets
 from groundwire.kg.labels import LabelRules
 from groundwire.kg.read import SumHash, graph_key, node_key, read_quads
 from groundwire.kg.terms import Quad, is_blank
@@ -85,7 +86,7 @@ class GraphSource(QuadSource):
         store = type(graph.store)
         self.remote = not store.__module__.startswith(_IN_MEMORY)
         url = getattr(graph.store, "query_endpoint", None)
-        self.name = f"{store.__name__} {url}" if url else store.__name__
+        self.name = f"{store.__name__} {without_secrets(url)}" if url else store.__name__
         self._nodes: dict[str, Any] = {}  # literals and blank nodes as the store gave them
 
     def contents(self, rules: LabelRules) -> Contents:

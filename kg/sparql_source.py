@@ -10,12 +10,15 @@ import re
 import urllib.error
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
 
 import pyoxigraph as ox
 
-from groundwire.kg.errors import GraphTimeoutError, GraphUnavailableError
+from groundwire.kg.endpoint import without_secrets
+from groundwire.kg.errors import GraphTimeoutError, GraphUnavailableError, SourceError
+from groundwire.kg.guard import check_nesting
 from groundwire.kg.labels import LabelRules
 from groundwire.kg.settings import RDF_TYPE
 from groundwire.kg.source import Contents, LiveOptions, QuadSource
@@ -29,6 +32,7 @@ _PAGE_SECONDS = 60.0
 _ACCEPT = "application/sparql-results+json, application/sparql-results+xml;q=0.8"
 _NOT_IN_IRI = re.compile(r'[\x00-\x20<>"{}|^`\\]')
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EVERYWHERE = "{ %s } UNION { GRAPH ?g { %s } }"
 
 Row = dict[str, str]
@@ -43,8 +47,14 @@ class SparqlSource(QuadSource):
     remote = True
 
     def __init__(self, url: str, options: LiveOptions) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self.name = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.name = without_secrets(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError as error:
+            raise SourceError(f"{self.name}: no URL: {error}") from error
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SourceError(f"{self.name}: no SPARQL endpoint: it starts with http:// or https:// and a host")
+        self._url = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self._options = options
         self._headers = {"Accept": _ACCEPT}
         if parts.username is not None:
@@ -59,19 +69,19 @@ class SparqlSource(QuadSource):
             "SELECT (COUNT(*) AS ?n) (COUNT(DISTINCT ?g) AS ?graphs) WHERE { "
             f"SELECT DISTINCT ?s ?p ?o ?g WHERE {{ {everything} }} }}"
         )
-        total, graphs = (int(literal_parts(counts[0][name])[0]) for name in ("n", "graphs"))
+        with self._expecting("counts"):
+            total, graphs = (int(literal_parts(counts[0][name])[0]) for name in ("n", "graphs"))
         self._union = graphs > 0 and not self._ask("GRAPH ?g { ?s ?p ?o } FILTER NOT EXISTS { ?s ?p ?o }")
         if total <= self._options.whole_triples:
             return Contents(self._pages(everything))
         naming = " ".join(f"<{iri}>" for iri in sorted(rules.not_evidence))
         fusing = ", ".join(f"<{iri}>" for iri in sorted(rules.fusing))
         named = f"VALUES ?p {{ {naming} }} ?s ?p ?o FILTER(isLiteral(?o) || ?p IN ({fusing}))"
-        said = {
-            row["p"]: int(literal_parts(row["n"])[0])
-            for row in self._rows(
-                f"SELECT ?p (COUNT(*) AS ?n) WHERE {{ {_EVERYWHERE % (('?s ?p ?o',) * 2)} }} GROUP BY ?p"
-            )
-        }
+        by_predicate = self._rows(
+            f"SELECT ?p (COUNT(*) AS ?n) WHERE {{ {_EVERYWHERE % (('?s ?p ?o',) * 2)} }} GROUP BY ?p"
+        )
+        with self._expecting("counts"):
+            said = {row["p"]: int(literal_parts(row["n"])[0]) for row in by_predicate}
         return Contents(
             self._pages(_EVERYWHERE % (named, named)),
             whole=False,
@@ -87,7 +97,9 @@ class SparqlSource(QuadSource):
         declared = f"VALUES ?c {{ {classes} }} ?t <{RDF_TYPE}> ?c"
         found: set[str] = set()
         for pattern in (_EVERYWHERE % (typed, typed), _EVERYWHERE % (declared, declared)):
-            found.update(row["t"] for row in self._rows(f"SELECT DISTINCT ?t WHERE {{ {pattern} }}"))
+            rows = self._rows(f"SELECT DISTINCT ?t WHERE {{ {pattern} }}")
+            with self._expecting("types"):
+                found.update(row["t"] for row in rows)
         return found
 
     def outgoing(self, key: str) -> set[Quad]:
@@ -129,7 +141,8 @@ class SparqlSource(QuadSource):
                 return
             offset += len(rows)  # endpoints may give fewer than were asked for
             for row in rows:
-                triple, graph = (row["s"], row["p"], row["o"]), row.get("g", "")
+                with self._expecting("triples"):
+                    triple, graph = (row["s"], row["p"], row["o"]), row.get("g", "")
                 if self._union:
                     if graph:
                         seen.add(triple)
@@ -139,7 +152,8 @@ class SparqlSource(QuadSource):
 
     def _quads(self, query: str, **bound: str) -> set[Quad]:
         rows = [bound | row for row in self._rows(query)]
-        quads: set[Quad] = {(row["s"], row["p"], row["o"], row.get("g", "")) for row in rows}
+        with self._expecting("triples"):
+            quads: set[Quad] = {(row["s"], row["p"], row["o"], row.get("g", "")) for row in rows}
         if self._union:
             named = {quad[:3] for quad in quads if quad[3]}
             quads = {quad for quad in quads if quad[3] or quad[:3] not in named}
@@ -165,9 +179,11 @@ class SparqlSource(QuadSource):
     def _post(self, query: str, timeout: float) -> tuple[bytes, str]:
         """Body and media type of the answer to a query. `timeout` in seconds."""
         try:
-            return post_query(self.name, query, self._headers, timeout, _MOST_BYTES)
+            return post_query(self._url, query, self._headers, timeout, _MOST_BYTES)
         except urllib.error.HTTPError as error:
-            told = error.read(300).decode(errors="replace").strip()
+            told = ""
+            with suppress(OSError, HTTPException):
+                told = error.read(300).decode(errors="replace").strip()
             raise self._unavailable(f"answered HTTP {error.code} {error.reason}: {told}") from error
         except TimeoutError as error:
             raise GraphTimeoutError(f"{self.name} did not answer within {timeout:.3g} s") from error
@@ -180,9 +196,11 @@ class SparqlSource(QuadSource):
 
     def _parse(self, body: bytes, media_type: str) -> list[Row] | ox.QueryBoolean:
         syntax = ox.QueryResultsFormat.from_media_type(media_type)
-        if syntax is None:
+        if syntax not in {ox.QueryResultsFormat.JSON, ox.QueryResultsFormat.XML}:  # those that are asked for
             raise self._unavailable(f"answered with {media_type}, which holds no SPARQL results; is it an endpoint?")
+        results = None
         try:
+            check_nesting(body, xml=syntax == ox.QueryResultsFormat.XML, name=self.name)
             results = ox.parse_query_results(body, syntax)
             if isinstance(results, ox.QueryBoolean):
                 return results
@@ -190,8 +208,18 @@ class SparqlSource(QuadSource):
             return [
                 {name: _key(term) for name in names if (term := solution[name]) is not None} for solution in results
             ]
-        except (SyntaxError, ValueError, KeyError) as error:
+        except (SyntaxError, ValueError, KeyError, SourceError) as error:
             raise self._unavailable(f"sent results that can't be read: {error}") from error
+        finally:
+            del results  # an iterator of this thread's: the error that holds this frame may end on another
+
+    @contextmanager
+    def _expecting(self, what: str) -> Iterator[None]:
+        """Around reading rows that may lack what was asked for."""
+        try:
+            yield
+        except (KeyError, IndexError, ValueError) as error:
+            raise self._unavailable(f"sent rows without the {what} that were asked for") from error
 
     def _unavailable(self, what: str) -> GraphUnavailableError:
         return GraphUnavailableError(f"the SPARQL endpoint {self.name} {what}")
@@ -209,7 +237,7 @@ def _key(term: Any) -> str:
 
 def _written(key: str) -> str | None:
     """A term in SPARQL; None for one that no query can name: blank nodes, and strings that are no absolute IRI."""
-    if key.startswith("_:"):
+    if key.startswith("_:") or _SURROGATE.search(key):
         return None
     if key.startswith('"'):
         value, datatype, language = literal_parts(key)
@@ -222,5 +250,5 @@ def _written(key: str) -> str | None:
 
 
 def _quoted(value: str) -> str:
-    # JSON's escapes are among SPARQL's.
-    return json.dumps(value)
+    # JSON's escapes are among SPARQL's, but for those of the characters that take two.
+    return json.dumps(value, ensure_ascii=False)

@@ -67,7 +67,11 @@ def within_limit(work: Callable[[], T], name: str) -> T:
     if not _slots.acquire(timeout=left):
         raise GraphTimeoutError(f"{name}: {_MOST_THREADS} calls already wait for it; is it overloaded or down?")
     call = _Call(work)
-    call.start()
+    try:
+        call.start()
+    except RuntimeError as error:  # no more threads
+        _slots.release()
+        raise GraphUnavailableError(f"{name} can't be asked: {error}") from error
     call.join(remaining())
     if call.is_alive():
         raise GraphTimeoutError(

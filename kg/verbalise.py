@@ -29,8 +29,12 @@ def verbalise_evidence(evidence: Iterable[Evidence]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-@lru_cache(maxsize=4096)  # labels of predicates and frequent values
 def shorten(label: str) -> str:
     """A label on one line, cut at 300 code points."""
+    return _shorten(label[: 16 * LONGEST_LABEL])  # a literal may be a book
+
+
+@lru_cache(maxsize=4096)  # labels of predicates and frequent values
+def _shorten(label: str) -> str:
     label = squeeze(label)
     return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1].rstrip() + "…"
