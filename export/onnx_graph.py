@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.fusion_options import FusionOptions
@@ -31,6 +31,8 @@ OPSET = 17
 CORE_OUTPUTS = ("head_logits", "features")
 EMBEDDINGS = "word_embeddings"  # input of a graph opened by `expose_embeddings`
 Floats = NDArray[np.float32]
+Batch = tuple[Tensor, Tensor, Tensor]  # ids, mask, types: [B, T] each
+_STEPS = 255  # from the least to the largest of 8 bits
 
 
 class _Core(nn.Module):
@@ -100,8 +102,12 @@ def _fuse(traced: Path, out: Path, config: object) -> None:
     optimized.save_model_to_file(str(out))
 
 
-def quantize_core(path: Path, out: Path) -> None:
-    """Dynamic INT8 (weights by channel, activations at run time) of the encoder; the heads stay FP32."""
+def quantize_core(path: Path, out: Path, batches: Sequence[Batch]) -> None:
+    """INT8 of the encoder: weights by channel, activations in the ranges that `batches` show; the heads stay FP32.
+
+    ONNX Runtime can find the ranges at run time too, but over a whole batch: then what a text gets hangs on the company
+    it is in, and whoever sends the company can move it.
+    """
     model = onnx.load(str(path))
     # A Gemm is split into MatMul and Add first, so its part has another name by the time it could be excluded.
     heads = [name for node in model.graph.node if "/heads/" in node.name for name in (node.name, f"{node.name}_MatMul")]
@@ -117,12 +123,37 @@ def quantize_core(path: Path, out: Path) -> None:
         )  # fmt: skip
     finally:
         logging.root.setLevel(level)
-    quantized = sum(
-        node.op_type in {"MatMulInteger", "QAttention", "DynamicQuantizeMatMul"}
-        for node in onnx.load(str(out)).graph.node
-    )
-    if not quantized:
+    quantized = onnx.load(str(out))
+    if not any(node.op_type in {"MatMulInteger", "QAttention"} for node in quantized.graph.node):
         raise StageError("quantization changed no node: the encoder has no matrix product that ONNX Runtime knows")
+    _fix_ranges(quantized, batches)
+    onnx.save(quantized, str(out))
+
+
+def _fix_ranges(model: onnx.ModelProto, batches: Sequence[Batch]) -> None:
+    """Put the ranges that activations have over all `batches` in the place of those found at run time."""
+    graph = model.graph
+    dynamic = [node for node in graph.node if node.op_type == "DynamicQuantizeLinear"]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    for node in dynamic:
+        watched.graph.output.append(helper.make_tensor_value_info(node.output[1], TensorProto.FLOAT, []))
+        watched.graph.output.append(helper.make_tensor_value_info(node.output[2], TensorProto.UINT8, []))
+    runner = session(watched.SerializeToString())
+    wanted = [name for node in dynamic for name in node.output[1:3]]
+    low, high = np.zeros(len(dynamic)), np.zeros(len(dynamic))  # zero is always in the range
+    for batch in batches:
+        found = runner.run(wanted, {name: part.numpy() for name, part in zip(INPUTS, batch, strict=True)})
+        scales, zeros = (np.array(found[first::2], dtype=np.float64) for first in (0, 1))
+        low, high = np.minimum(low, -zeros * scales), np.maximum(high, (_STEPS - zeros) * scales)
+    scales = np.where(high > low, (high - low) / _STEPS, 1.0)
+    for node, scale, zero in zip(dynamic, scales, np.rint(-low / scales), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), node.output[1]))
+        graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), node.output[2]))
+        place = list(graph.node).index(node)
+        fixed = helper.make_node("QuantizeLinear", [node.input[0], *node.output[1:3]], [node.output[0]], node.name)
+        graph.node.remove(node)
+        graph.node.insert(place, fixed)
 
 
 def halve_core(path: Path, out: Path) -> None:
@@ -185,9 +216,7 @@ def session(model: Path | bytes, threads: int = 0) -> ort.InferenceSession:
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def check_parity(
-    model: TextClassifier, path: Path, batches: Sequence[tuple[Tensor, Tensor, Tensor]], tolerance: float
-) -> float:
+def check_parity(model: TextClassifier, path: Path, batches: Sequence[Batch], tolerance: float) -> float:
     """Largest difference of head logits between PyTorch and ONNX over `batches` of (ids, mask, types).
 
     Raises:

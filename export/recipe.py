@@ -52,10 +52,10 @@ from groundwire.export.certify import (
 from groundwire.export.data import file_hash
 from groundwire.export.errors import StageError
 from groundwire.export.model import TextClassifier, TextTask
-from groundwire.export.onnx_graph import check_parity, export_core, halve_core, quantize_core
+from groundwire.export.onnx_graph import Batch, check_parity, export_core, halve_core, quantize_core
 from groundwire.export.prepare import Prepared, open_recipe_graph, prepare, provenance_of
 from groundwire.export.progress import console
-from groundwire.export.rows import ordered_batches, spread
+from groundwire.export.rows import Row, ordered_batches, spread
 from groundwire.export.settings import Recipe
 from groundwire.export.stage_reports import report_stages
 from groundwire.export.train_stage import dismiss_assistants, open_accelerator, open_work, train
@@ -67,9 +67,9 @@ _NORMALISATIONS = {
     "fold": bundle_pb2.TEXT_NORMALISATION_FOLD,
     "spell": bundle_pb2.TEXT_NORMALISATION_SPELL,
 }
-_REDUCE = {"int8": quantize_core, "float16": halve_core}  # float32 is served as it was exported
 PROBE_ROWS = 32  # rows of the parity check
 KNOTS = 1001  # quantiles of distances that a bundle keeps: the policy's lies in the upper tail
+RANGE_ROWS = 512  # training rows that show the ranges of activations
 FEATURE_ROWS = 1000  # training rows that the feature statistics are fitted on
 
 
@@ -101,15 +101,11 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
 
     console.print(f"[bold]ONNX[/] export, weights in {recipe.encoder.weights}")
     export_core(model, work / "float32.onnx")
-    probe = [
-        (b.ids, b.mask, b.types) for b in ordered_batches(prepared.calibration[:PROBE_ROWS], 8, prepared.encoder.pad_id)
-    ]
+    probe = _batches(prepared, prepared.calibration[:PROBE_ROWS])
     check_parity(model, work / "float32.onnx", probe, recipe.gates.onnx_difference)
     graphs = [OnnxArtifact("onnx-float32", work / "float32.onnx")]
-    reduce = _REDUCE.get(recipe.encoder.weights)
-    if reduce is not None:
-        reduce(work / "float32.onnx", work / f"{recipe.encoder.weights}.onnx")
-        graphs.append(OnnxArtifact(f"onnx-{recipe.encoder.weights}", work / f"{recipe.encoder.weights}.onnx"))
+    if recipe.encoder.weights != "float32":  # which is served as it was exported
+        graphs.append(_with_smaller_weights(recipe, prepared, work))
     served = graphs[-1]
 
     console.print("[bold]Certificate[/]: the same measurements on every stage")
@@ -135,6 +131,24 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     if not keep_work:
         shutil.rmtree(work)
     return bundle
+
+
+def _with_smaller_weights(recipe: Recipe, prepared: Prepared, work: Path) -> OnnxArtifact:
+    name = recipe.encoder.weights
+    path = work / f"{name}.onnx"
+    if name == "int8":
+        quantize_core(work / "float32.onnx", path, _batches(prepared, _sample(recipe, prepared, RANGE_ROWS)))
+    else:
+        halve_core(work / "float32.onnx", path)
+    return OnnxArtifact(f"onnx-{name}", path)
+
+
+def _sample(recipe: Recipe, prepared: Prepared, most: int) -> list[Row]:
+    return random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), most))
+
+
+def _batches(prepared: Prepared, rows: Sequence[Row]) -> list[Batch]:
+    return [(b.ids, b.mask, b.types) for b in ordered_batches(rows, 8, prepared.encoder.pad_id)]
 
 
 def _gate_weights(recipe: Recipe, prepared: Prepared, float32: StageFigures, served: StageFigures) -> None:
@@ -166,7 +180,7 @@ def _certify(
         attacked.append((threat, attack_rows(task, chosen, threat, pad_id, title=title, seed=recipe.seed)))
     data = StageData(prepared.calibration, prepared.test, prepared.shuffled, attacked, pad_id)
     # A sample of the training data is enough for two covariances, and costs no second pass over all of it.
-    sample = random.Random(recipe.seed).sample(prepared.train, min(len(prepared.train), FEATURE_ROWS))
+    sample = _sample(recipe, prepared, FEATURE_ROWS)
     figures = []
     artifacts: list[Artifact] = [trained, *graphs]
     for artifact in artifacts:

@@ -352,6 +352,16 @@ def test_data_that_is_not_text_and_encoders_that_are_not_there_say_so(tmp_path: 
         resolve_encoder(str(tmp_path / "nowhere"))
 
 
+def test_answers_of_the_quantized_model_do_not_hang_on_company(built: Bundle):
+    assert not [node for node in onnx.load_from_string(built.model).graph.node if node.op_type.startswith("Dynamic")]
+    session, together = onnx_graph.session(built.model), feeds(rows=12)
+    whole = session.run(list(OUTPUTS), together)
+    for row in range(12):
+        alone = session.run(list(OUTPUTS), {name: array[row : row + 1] for name, array in together.items()})
+        for name, expected, found in zip(OUTPUTS, whole, alone, strict=True):
+            np.testing.assert_allclose(found[0], expected[row], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_an_encoder_is_known_by_its_files(tmp_path: Path):
     for name in ("config.json", "model.safetensors", "README.md"):
         (tmp_path / name).write_text(name)
