@@ -115,7 +115,14 @@ def test_a_bundle_that_is_damaged_under_a_running_server_changes_no_answer(
         assert client.get_model().manifest == tiny.manifest
 
 
-COMPILE = "import sys; from groundwire.cli import main; main(sys.argv[1:])"
+# The limit is set by the child itself: what a fork of this process runs before it is another meets gRPC's threads.
+COMPILE = """
+import resource, sys
+most = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+from groundwire.cli import main
+main(sys.argv[1:])
+"""
 
 
 def test_a_full_disk_while_a_graph_is_compiled_leaves_the_old_one_serving(
@@ -124,12 +131,9 @@ def test_a_full_disk_while_a_graph_is_compiled_leaves_the_old_one_serving(
     """Files can't grow beyond a few bytes, which the compiler meets as it would meet a full disk: writing fails."""
 
     def compile_into(out: Path, most: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
-        def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-
         return subprocess.run(
-            [sys.executable, "-c", COMPILE, "kg", "compile", str(source), "--out", str(out)],
-            preexec_fn=limit, capture_output=True, text=True, timeout=300, check=False,
+            [sys.executable, "-c", COMPILE, str(most), "kg", "compile", str(source), "--out", str(out)],
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
     source, out = tmp_path / "places.trig", tmp_path / "graph"
