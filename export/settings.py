@@ -5,12 +5,12 @@ Paths are relative to the recipe's folder. Keys left out have the defaults below
 
 import dataclasses
 import math
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from groundwire.bundle import NAME
 from groundwire.export.attacks import NORMS
 from groundwire.export.errors import RecipeError
 from groundwire.export.objectives import OBJECTIVES
@@ -178,7 +178,7 @@ def recipe_from_table(table: dict[str, Any], text: str, folder: Path, where: str
     gates, adversary = recipe.gates, train.adversary
     checks = [
         (
-            re.fullmatch(r"[A-Za-z0-9._-]{1,128}", recipe.name) is not None,
+            NAME.fullmatch(recipe.name) is not None,
             "name must be 1 to 128 of A-Z a-z 0-9 . _ -, as it is the model's",
         ),
         (0 <= recipe.seed < 1 << 31, "seed must be 0 or more, and below 2^31"),

@@ -13,9 +13,7 @@ is pickled, and ONNX Runtime gets the very bytes that were hashed.
 
 import hashlib
 import math
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from google.protobuf.message import Message
 
 from groundwire.errors import BundleError
 from groundwire.kg.encode import PairEncoder
+from groundwire.kg.format import put_in_place
 from groundwire.kg.known_words import KnownWords
 from groundwire.kg.normalise import Normaliser
 from groundwire.v1 import bundle_pb2
@@ -52,7 +51,7 @@ OUTPUTS = (
     "distance",  # float32 [B], relative Mahalanobis distance of the pooled features
 )
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _M = TypeVar("_M", bound=Message)
 
 
@@ -155,11 +154,7 @@ def seal_bundle(staging: Path, manifest: bundle_pb2.BundleManifest, out: Path) -
     (staging / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
     open_bundle(staging)
     out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():  # first out of the way as a whole: one that is half removed would be no bundle
-        out.rename(old)
-    staging.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(staging, out)
     return open_bundle(out)
 
 
@@ -189,7 +184,7 @@ def _check_manifest(manifest: bundle_pb2.BundleManifest, path: Path) -> None:
     labels = list(manifest.labels)
     knots = list(manifest.out_of_distribution.distance_quantiles)
     problems = [
-        (_NAME.fullmatch(manifest.name) is None, f"name {manifest.name!r} must be 1 to 128 of A-Z a-z 0-9 . _ -"),
+        (NAME.fullmatch(manifest.name) is None, f"name {manifest.name!r} must be 1 to 128 of A-Z a-z 0-9 . _ -"),
         (manifest.task != TASK, f"task {manifest.task!r} is not known (known: {TASK})"),
         (len(labels) < 2 or len(set(labels)) != len(labels), "labels must be at least two, all different"),
         (not 8 <= manifest.inputs.max_tokens <= 8192, "inputs.max_tokens must be 8 to 8192"),
