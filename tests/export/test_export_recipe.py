@@ -229,6 +229,15 @@ def test_answers_of_the_quantized_model_do_not_hang_on_company(built: Bundle):
             np.testing.assert_allclose(found[0], expected[row], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_integer_products_fit_into_16_bits_on_any_processor(built: Bundle):
+    graph = onnx.load_from_string(built.model).graph
+    tables = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights = [tables[name] for name in tables if tables[name].dtype == np.int8 and tables[name].ndim == 2]
+    assert len(weights) >= 6
+    assert max(int(np.abs(table.astype(np.int16)).max()) for table in weights) == 64
+    assert 2 * 255 * 64 < 2**15
+
+
 def test_an_encoder_is_known_by_its_files(tmp_path: Path):
     for name in ("config.json", "model.safetensors", "README.md"):
         (tmp_path / name).write_text(name)
