@@ -7,6 +7,7 @@ and a lone request does not wait for company, unless the limits ask for a delay.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,19 +24,19 @@ from groundwire.server.errors import (
     ShuttingDownError,
 )
 from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
+from groundwire.server.run_cost import RunCost
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.trace import trace_fields
 
 Result = TypeVar("Result")
 Run = Callable[[Sequence[EncodedPair]], Awaitable[Sequence[Result]]]
 
-# Padding may take this share of a batch; rows of other lengths wait for the next one.
-MAX_PADDING = 0.25
 # How far down the queue the owner looks for rows of a similar length, in batches.
 WINDOW_BATCHES = 4
-# Bounds of the retry hint, in seconds, and the speed that is assumed before the first batch has run.
+# Bounds of the retry hint, in seconds.
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
-INITIAL_TOKENS_PER_SECOND = 10_000.0
+# What the last digits of floats may make of two batches that cost the same.
+_ALIKE = 1 + 1e-9
 _TOO_LATE = "the deadline passed before the model's answer was ready"
 
 _log = logging.getLogger("groundwire.server")
@@ -89,16 +90,19 @@ class Batcher(Generic[Result]):
         run: runs one batch, of at least one row, and gives one result a row.
         limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows` and `priority_levels` apply.
         statistics: where the runs are counted.
+        cost: what a run costs; learned from the runs when none is given.
     """
 
-    def __init__(self, run: Run[Result], limits: Limits, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self, run: Run[Result], limits: Limits, statistics: Statistics | None = None, cost: RunCost | None = None
+    ) -> None:
         self._run = run
         self._statistics = statistics or Statistics()
         self._limits = limits
         self._rows: PriorityQueue[_Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
         self._closing = False
-        self._tokens_per_second = INITIAL_TOKENS_PER_SECOND
+        self._cost = cost or RunCost()
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
 
     async def infer(
@@ -159,7 +163,8 @@ class Batcher(Generic[Result]):
             self._drop_dead()
         if len(self._rows) + rows > self._limits.queue_rows:
             waiting = sum(row.length for level in self._rows.levels for row in level)
-            retry_after = min(max(waiting / self._tokens_per_second, MIN_RETRY), MAX_RETRY)
+            runs = -(-len(self._rows) // self._limits.batch_rows)
+            retry_after = min(max(self._cost.seconds(waiting, runs), MIN_RETRY), MAX_RETRY)
             raise QueueFullError(
                 f"{len(self._rows)} rows wait for the model and {rows} more do not fit; retry in {retry_after:.2f} s",
                 retry_after,
@@ -208,7 +213,7 @@ class Batcher(Generic[Result]):
         )
 
     def _next_batch(self) -> list[_Row[Result]]:
-        """Take the first row and, of the rows close behind it, those nearest to it in length; see `PriorityQueue.turn`.
+        """Take the first row and, of those close behind, the ones that waste least with it; see `PriorityQueue.turn`.
 
         With one priority the first row is the oldest, so it always runs next and none starves. Rows come sorted by
         length.
@@ -222,31 +227,32 @@ class Batcher(Generic[Result]):
         return sorted(batch, key=lambda row: row.length)
 
     def _take(self, level: deque[_Row[Result]], batch: list[_Row[Result]]) -> None:
-        """Move rows that fit from the front of a level to the batch, the first one whatever its length."""
+        """Move rows that fit from the front of a level to the batch: the nearest in length to its first row.
+
+        So many of them that a row wastes least: its share of the run's overhead and of the seconds for padding. What a
+        row's own tokens cost can't be saved.
+        """
         if len(level) == 1 and not batch:  # nothing to choose, as for most requests of a server with time on its hands
             batch.append(level.popleft())
             return
         window = [level.popleft() for _ in range(min(len(level), WINDOW_BATCHES * self._limits.batch_rows))]
         first = (batch or window)[0].length
         order = sorted(range(len(window)), key=lambda index: abs(window[index].length - first))
-        taken: set[int] = set()
-        if not batch:
-            batch.append(window[0])
-            taken.add(0)
-        longest = max(row.length for row in batch)
+        longest = max((row.length for row in batch), default=0)
         tokens = sum(row.length for row in batch)
-        for index in order:
-            if index in taken:
-                continue
-            length = window[index].length
-            padded = max(longest, length) * (len(batch) + 1)
-            too_padded = tokens + length < (1 - MAX_PADDING) * padded
-            if len(batch) == self._limits.batch_rows or padded > self._limits.batch_tokens or too_padded:
+        least = self._cost.seconds(longest * len(batch) - tokens) / len(batch) if batch else math.inf
+        most = 0
+        for rows, index in enumerate(order, len(batch) + 1):
+            longest = max(longest, window[index].length)
+            tokens += window[index].length
+            padded = longest * rows
+            if rows > self._limits.batch_rows or padded > self._limits.batch_tokens:
                 break
-            batch.append(window[index])
-            taken.add(index)
-            longest = max(longest, length)
-            tokens += length
+            waste = self._cost.seconds(padded - tokens) / rows
+            if waste <= least * _ALIKE:
+                least, most = waste, rows - len(batch)
+        taken = set(order[:most])
+        batch += (window[index] for index in order[:most])
         level.extendleft(window[index] for index in reversed(range(len(window))) if index not in taken)
 
     def _drop_dead(self) -> None:
@@ -269,9 +275,8 @@ class Batcher(Generic[Result]):
                 job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
             return
         elapsed = max(time.perf_counter() - started, 1e-6)
-        tokens = sum(row.length for row in batch)
-        self._tokens_per_second += 0.2 * (tokens / elapsed - self._tokens_per_second)
-        self._statistics.ran(len(batch), tokens, elapsed)
+        self._cost.learn(len(batch) * max(row.length for row in batch), elapsed)
+        self._statistics.ran(len(batch), sum(row.length for row in batch), elapsed)
         for job in jobs:
             job.record.infer += elapsed
         for row, result in zip(batch, results, strict=True):
