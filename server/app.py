@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from groundwire.kg import Retriever
 from groundwire.server import health, service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
+from groundwire.server.apart import leave
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.interceptor import Interceptor
@@ -213,7 +214,8 @@ def _interceptors(
 def serve(config: ServerConfig, peers: Peers | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Prints `listening on HOST:PORT` to stdout once ready.
 
-    A second signal ends the process at once. Returns the exit code: 0 when every accepted call was answered.
+    A second signal ends the process at once, unless it has `peers`: then a supervisor does that. Returns the exit code:
+    0 when every accepted call was answered.
 
     Raises:
         GroundwireError: the server can't start; see `Server`.
@@ -221,7 +223,9 @@ def serve(config: ServerConfig, peers: Peers | None = None) -> int:
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is handled: what it asks for is read at the start anyway
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, peers))
+        code = runner.run(_serve(config, peers))
+        leave(code)
+        return code
 
 
 async def _serve(config: ServerConfig, peers: Peers | None) -> int:
@@ -229,6 +233,9 @@ async def _serve(config: ServerConfig, peers: Peers | None) -> int:
 
     def stop(signal_number: int) -> None:
         if stopped.is_set():
+            # Who stops a service signals every process of it, and the supervisor passes its own on: that is one stop.
+            if peers is not None:
+                return
             os._exit(128 + signal_number)
         _log.info("draining", extra={"fields": {"signal": signal.Signals(signal_number).name}})
         stopped.set()
@@ -247,6 +254,8 @@ async def _serve(config: ServerConfig, peers: Peers | None) -> int:
         loop.add_signal_handler(signal.SIGHUP, reload, server)
         print(f"listening on {server.address}", flush=True)
         await stopped.wait()
+        for task in reloading:
+            task.cancel()
         unanswered = await server.drain()
     _log.info("stopped", extra={"fields": {"unanswered": unanswered}})
     return 1 if unanswered else 0

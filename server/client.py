@@ -2,15 +2,17 @@
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from groundwire.server.errors import InvalidRequestError, ServerError
+from groundwire.server.messages import Inputs, encodable, message, predict_request, query_request
 from groundwire.v1 import (
     knowledge_pb2,
     knowledge_pb2_grpc,
@@ -20,7 +22,6 @@ from groundwire.v1 import (
     prediction_pb2_grpc,
 )
 
-Inputs = Sequence[str] | Sequence[prediction_pb2.PredictInput]
 Response = TypeVar("Response")
 
 _OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
@@ -40,15 +41,16 @@ class RemoteError(ServerError):
         self.code = code.name
         self.fields: list[str] = []
         self.retry_after: float | None = None
-        for packed in _rich_details(error):
-            if packed.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-                bad = error_details_pb2.BadRequest()
-                packed.Unpack(bad)
-                self.fields = [violation.field for violation in bad.field_violations]
-            elif packed.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-                retry = error_details_pb2.RetryInfo()
-                packed.Unpack(retry)
-                self.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+        with suppress(DecodeError):  # a proxy may answer too, and its details may be none
+            for packed in _rich_details(error):
+                if packed.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                    bad = error_details_pb2.BadRequest()
+                    packed.Unpack(bad)
+                    self.fields = [violation.field for violation in bad.field_violations]
+                elif packed.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                    retry = error_details_pb2.RetryInfo()
+                    packed.Unpack(retry)
+                    self.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
 
 
 class Client:
@@ -60,7 +62,8 @@ class Client:
         credentials: for a server with TLS: `grpc.ssl_channel_credentials(...)`.
         token: for a server that asks for one.
 
-    Every method raises RemoteError when the call fails, and InvalidRequestError for a text that is not Unicode.
+    Every method raises RemoteError when the call fails, and InvalidRequestError for a text that is not Unicode or a
+    number that the protocol can't carry; so does the client itself for `target` and `token`.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         token: str = "",
     ) -> None:
-        self.target = target
+        self.target = encodable("target", target)
         self.timeout = timeout
         self._metadata = _authorization(token)
         self._channel = (
@@ -120,14 +123,14 @@ class Client:
     def link(self, texts: Sequence[str]) -> knowledge_pb2.LinkResponse:
         """Mentions of each text."""
         response: knowledge_pb2.LinkResponse = self._call(
-            self._knowledge.Link, _request(knowledge_pb2.LinkRequest, texts=texts)
+            self._knowledge.Link, message(knowledge_pb2.LinkRequest, texts=texts)
         )
         return response
 
     def ground(self, texts: Sequence[str], top_k: int = 0) -> knowledge_pb2.GroundResponse:
         """Mentions and evidence of each text."""
         response: knowledge_pb2.GroundResponse = self._call(
-            self._knowledge.Ground, _request(knowledge_pb2.GroundRequest, texts=texts, top_k=top_k)
+            self._knowledge.Ground, message(knowledge_pb2.GroundRequest, texts=texts, top_k=top_k)
         )
         return response
 
@@ -150,7 +153,7 @@ class Client:
 
     def get_model(self, name: str = "", version: str = "") -> model_pb2.GetModelResponse:
         """Manifest and certificate of one model."""
-        request = model_pb2.GetModelRequest(name=name, version=version)
+        request = message(model_pb2.GetModelRequest, name=name, version=version)
         response: model_pb2.GetModelResponse = self._call(self._model.GetModel, request)
         return response
 
@@ -171,7 +174,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: str = "",
     ) -> None:
-        self.target = target
+        self.target = encodable("target", target)
         self.timeout = timeout
         self._metadata = _authorization(token)
         self._channel = (
@@ -217,12 +220,12 @@ class AsyncClient:
 
     async def link(self, texts: Sequence[str]) -> knowledge_pb2.LinkResponse:
         """Mentions of each text."""
-        request = _request(knowledge_pb2.LinkRequest, texts=texts)
+        request = message(knowledge_pb2.LinkRequest, texts=texts)
         return await self._call(self._knowledge.Link(request, timeout=self.timeout, metadata=self._metadata))
 
     async def ground(self, texts: Sequence[str], top_k: int = 0) -> knowledge_pb2.GroundResponse:
         """Mentions and evidence of each text."""
-        request = _request(knowledge_pb2.GroundRequest, texts=texts, top_k=top_k)
+        request = message(knowledge_pb2.GroundRequest, texts=texts, top_k=top_k)
         return await self._call(self._knowledge.Ground(request, timeout=self.timeout, metadata=self._metadata))
 
     async def get_graph(self) -> knowledge_pb2.GraphInfo:
@@ -246,7 +249,7 @@ class AsyncClient:
 
     async def get_model(self, name: str = "", version: str = "") -> model_pb2.GetModelResponse:
         """Manifest and certificate of one model."""
-        request = model_pb2.GetModelRequest(name=name, version=version)
+        request = message(model_pb2.GetModelRequest, name=name, version=version)
         return await self._call(self._model.GetModel(request, timeout=self.timeout, metadata=self._metadata))
 
     async def _call(self, call: Awaitable[Response]) -> Response:
@@ -256,42 +259,10 @@ class AsyncClient:
             raise RemoteError(self.target, error) from error
 
 
-def predict_request(
-    inputs: Inputs,
-    model: str = "",
-    options: prediction_pb2.PredictOptions | None = None,
-    model_version: str = "",
-) -> prediction_pb2.PredictRequest:
-    """A request for texts, or for inputs with ids and entities.
-
-    Raises:
-        InvalidRequestError: a text holds a lone surrogate, so it can't be sent.
-    """
-    items = [_request(prediction_pb2.PredictInput, text=item) if isinstance(item, str) else item for item in inputs]
-    return prediction_pb2.PredictRequest(model=model, inputs=items, options=options, model_version=model_version)
-
-
-def query_request(query: str, max_rows: int = 0, timeout_seconds: float = 0.0) -> knowledge_pb2.QueryRequest:
-    """A request for the answer to a SPARQL query.
-
-    Raises:
-        InvalidRequestError: the query holds a lone surrogate, so it can't be sent.
-    """
-    return _request(knowledge_pb2.QueryRequest, query=query, max_rows=max_rows, timeout_seconds=timeout_seconds)
-
-
-_Message = TypeVar("_Message", bound=Message)
-
-
-def _request(kind: type[_Message], **fields: Any) -> _Message:
-    try:
-        return kind(**fields)
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(next(iter(fields)), "is not valid Unicode: it holds a lone surrogate") from error
-
-
 def _authorization(token: str) -> tuple[tuple[str, str], ...]:
     token = token.strip()  # as it stands in a file, with the end of its line
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidRequestError("token", "holds what no header can carry; tokens are printable ASCII")
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 

@@ -102,15 +102,18 @@ class ModelControl:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._closing = True
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        async with self._lock:
-            self._closing = True
-            for name in list(self._serving):
-                self._put(name, {}, "the server is shutting down")
+        if self._tasks:  # nobody waits any more for a model that is being loaded: the calls that may were answered
+            self._opener.abandon()
         while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
+        for name in list(self._serving):
+            self._put(name, {}, "the server is shutting down")
         await self._opener.close()
 
     async def load(self, name: str) -> None:
@@ -227,10 +230,11 @@ class ModelControl:
                 states.pop(number, None)
             except Exception as error:  # whatever is wrong with one model, the others are as good as they were
                 problems[number] = error
+            except asyncio.CancelledError:
+                self._drop_new(name, opened)
+                raise
         if problems and serving:
-            for number, one in opened.items():
-                if serving.get(number) is not one:
-                    self._opener.drop(name, number, one)
+            self._drop_new(name, opened)
             opened = dict(serving)
         reason = self._refuse(name, problems) if problems else ""
         if opened != serving or reason:
@@ -241,6 +245,12 @@ class ModelControl:
             going_on = f"; version {' and '.join(map(str, opened))} answers" if opened else ""
             raise ModelLoadError(f"{name} can't be loaded: {reason}{going_on}") from next(iter(problems.values()))
         _log.info("model ready", extra={"fields": {"model": name, "versions": sorted(opened)}})
+
+    def _drop_new(self, name: str, opened: Mapping[int, OpenVersion]) -> None:
+        """Close those of `opened` that don't answer."""
+        for number, one in opened.items():
+            if self._serving.get(name, {}).get(number) is not one:
+                self._opener.drop(name, number, one)
 
     def _put(self, name: str, opened: Mapping[int, OpenVersion], reason: str) -> None:
         old = self._serving.pop(name, {})
@@ -255,7 +265,7 @@ class ModelControl:
     def _refuse(self, name: str, problems: Mapping[int, Exception]) -> str:
         """Write down why versions can't be served. Returns it in one line, without the path of the repository."""
         root = f"{self._repository.folder}/"
-        reasons = {number: str(error).replace(root, "") for number, error in problems.items()}
+        reasons = {number: _unicode(str(error).replace(root, "")) for number, error in problems.items()}
         for number, error in problems.items():
             if not isinstance(error, GroundwireError):
                 _log.error("bug", exc_info=error)
@@ -306,3 +316,8 @@ class ModelControl:
                 await self.poll(at_rest=True)
             except Exception as error:  # a bug; the next look may go better
                 _log.error("bug", exc_info=error)
+
+
+def _unicode(text: str) -> str:
+    """The text with what is no Unicode in the names of files written out, so that it can be sent."""
+    return text.encode("utf-8", "backslashreplace").decode()

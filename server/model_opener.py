@@ -13,6 +13,7 @@ from typing import Any
 
 from groundwire.bundle import open_bundle
 from groundwire.kg import Retriever
+from groundwire.server.apart import apart
 from groundwire.server.config import Limits, Provider
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.live import Lease, Live
@@ -61,6 +62,7 @@ class Opener:
         self._settings = (limits, provider, threads)
         self._graph = graph
         self._metrics = metrics
+        self._abandoned = False
         self._leaving: Counter[tuple[str, int]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         # One thread for all, so that what they leave in the C library's heap is in one place; see `release_memory`.
@@ -100,10 +102,14 @@ class Opener:
         """Whether a version that was dropped is still open."""
         return self._leaving[name, number] > 0
 
+    def abandon(self) -> None:
+        """Wait no more for the thread: what it is opening is wanted no longer, and what it has to do last is left."""
+        self._abandoned = True
+
     async def close(self) -> None:
         """Close what was dropped, and end the thread. Nothing can be opened any more."""
         await self.closed()
-        self._thread.shutdown()
+        self._thread.shutdown(wait=not self._abandoned)
 
     async def closed(self) -> None:
         """Wait until what nobody uses any more is closed. What a call still uses is not waited for."""
@@ -114,16 +120,16 @@ class Opener:
         """The model, and what closes it."""
         if version.problem:
             raise ConfigurationError(version.problem)
-        make = self._text_model if version.bundle else self._tensor_model
-        loop = asyncio.get_running_loop()
-        try:
-            model, opened = await loop.run_in_executor(self._thread, make, version)
-        finally:
-            # What reading took: about as much again as the weights.
-            await loop.run_in_executor(self._thread, release_memory)
+        model, opened = await apart(self._thread, partial(self._make, version))
         stack = AsyncExitStack()
         await stack.enter_async_context(opened)
         return model, stack
+
+    def _make(self, version: ModelVersion) -> _Made:
+        try:
+            return self._text_model(version) if version.bundle else self._tensor_model(version)
+        finally:
+            release_memory()  # what reading took: about as much again as the weights
 
     def _tensor_model(self, version: ModelVersion) -> _Made:
         sink = self._sink(version)
@@ -152,7 +158,8 @@ class Opener:
             await asyncio.sleep(0)  # the caller's own references end meanwhile
             if left() is not None:
                 gc.collect()
-            await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
+            if not self._abandoned:
+                await asyncio.get_running_loop().run_in_executor(self._thread, release_memory)
         finally:
             self._leaving[key] -= 1
         _log.info("model closed", extra={"fields": {"model": key[0], "version": key[1]}})

@@ -106,7 +106,10 @@ class Peers:
             if message["ask"] in self._asked:
                 self._failures[message["ask"]] = error
         known = not isinstance(failure, UnknownModelError | InvalidRequestError | FixedModelsError)
-        text = "" if failure is None else (str(failure) or type(failure).__name__)[:_LONGEST]
+        text = ""
+        if failure is not None:  # of a bug no more, as to any client; see `groundwire.server.status`
+            ours = isinstance(failure, GroundwireError)
+            text = str(failure)[:_LONGEST] if ours else "internal error; the server's log has the details"
         self._write({"did": message["do"], "error": text, "known": known})
 
 

@@ -79,7 +79,8 @@ class QueryPool:
             QueueFullError: too many wait already.
             DeadlineExceededError: it did not end in time.
             QueryTooLargeError: the answer is too large, or its evaluation takes too much memory.
-            StoreError, QueryFailedError: the store can't be read.
+            StoreError: the store can't be read; the message may name its files.
+            QueryFailedError: the answer can't be given.
         """
         limits = self.limits
         check_query(request.query, limits)
@@ -138,9 +139,9 @@ class _Worker:
             StoreError: it can't.
         """
         # Read before and after: the folder may be replaced at any moment, and an answer must name the store it is of.
-        self.busy = True
         info = await asyncio.to_thread(store_info, self._path)
         while True:
+            self.busy = True
             process = self._process = await _Process.start()
             settings = {"path": str(self._path / DATABASE), "memory_bytes": self._limits.memory_bytes}
             outcome, content = await self._exchange(process, settings)
@@ -174,6 +175,8 @@ class _Worker:
                 raise InvalidRequestError(FIELD, content.decode())
             case Outcome.TOO_LARGE:
                 raise QueryTooLargeError(content.decode())
+            case Outcome.UNREADABLE:
+                raise StoreError(content.decode())
             case _:
                 raise QueryFailedError(content.decode())
 

@@ -36,7 +36,8 @@ class Outcome(IntEnum):
     ANSWER = 1  # a QueryResponse without versions
     INVALID = 2  # text: what the parser says of the query
     TOO_LARGE = 3  # text: which limit the answer is over
-    FAILED = 4  # text: why the store can't be opened or read
+    FAILED = 4  # text: why the answer can't be given
+    UNREADABLE = 5  # text, which may name files: why the store can't be opened or read
 
 
 class _TooLargeError(Exception):
@@ -56,7 +57,7 @@ def main() -> int:
     try:
         store = ox.Store.read_only(settings["path"])
     except OSError as error:
-        _send(sink, Outcome.FAILED, f"{Path(settings['path']).parent} can't be opened: {error}".encode())
+        _send(sink, Outcome.UNREADABLE, f"{Path(settings['path']).parent} can't be opened: {error}".encode())
         return 1
     _send(sink, Outcome.READY, json.dumps({"isolated": isolated}).encode())
     for line in source:
@@ -91,7 +92,8 @@ def evaluate(store: ox.Store, query: str, rows: int, answer_bytes: int) -> tuple
     except (OSError, RuntimeError, ValueError) as error:
         if "custom function" in str(error):  # one that the store does not know: the query is at fault
             return Outcome.INVALID, b"it calls a function that this server does not know, or with wrong arguments"
-        return Outcome.FAILED, f"the query could not be evaluated: {error}".encode()
+        outcome = Outcome.FAILED if isinstance(error, ValueError) else Outcome.UNREADABLE
+        return outcome, f"the query could not be evaluated: {error}".encode()
     return Outcome.ANSWER, content
 
 

@@ -79,8 +79,8 @@ class Repository:
             ConfigurationError: the folder can't be read.
         """
         found: dict[str, Versions] = {}
-        for name in self._names(self.folder):
-            if name.startswith(".") or not (self.folder / name).is_dir():
+        for name in self._folders():
+            if name.startswith("."):
                 continue
             if _NAME.fullmatch(name) is None:
                 if name not in self._ignored:
@@ -95,25 +95,33 @@ class Repository:
     def find(self, name: str) -> Versions | None:
         """The versions of one model, or None when there is no such model. Folders that are no number are left out.
 
+        Of a folder that can't be read one version is given, with this as its problem: the other models are as good.
+
         Raises:
             InvalidRequestError: `name` can't be the name of a model.
-            ConfigurationError: the folder can't be read.
         """
         check_name(name)
         folder = self.folder / name
-        if not folder.is_dir():
-            return None
-        if not self._holds(folder):
-            return {1: ModelVersion(name, 1, folder, (), problem=f"{name} is a link that leads out of the repository")}
-        numbers = sorted(int(entry) for entry in self._names(folder) if _NUMBER.fullmatch(entry))
-        return {number: self._version(name, number) for number in numbers if (folder / str(number)).is_dir()}
-
-    def _names(self, folder: Path) -> list[str]:
         try:
-            return sorted(path.name for path in folder.iterdir())
+            if not folder.is_dir():
+                return None
+            if not self._holds(folder):
+                return self._unusable(name, f"{name} is a link that leads out of the repository")
+            numbers = sorted(int(entry.name) for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name))
+            return {number: self._version(name, number) for number in numbers if (folder / str(number)).is_dir()}
+        except FileNotFoundError:  # removed while it was looked at
+            return None
         except OSError as error:
-            where = folder.relative_to(self.folder)
-            raise ConfigurationError(f"{where} in the model repository can't be read: {error.strerror}") from error
+            return self._unusable(name, f"{name} can't be read: {error.strerror}")
+
+    def _unusable(self, name: str, problem: str) -> Versions:
+        return {1: ModelVersion(name, 1, self.folder / name, (), problem=problem)}
+
+    def _folders(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        except OSError as error:
+            raise ConfigurationError(f"the model repository can't be read: {error.strerror}") from error
 
     def _version(self, name: str, number: int) -> ModelVersion:
         folder = self.folder / name / str(number)

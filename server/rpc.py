@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from groundwire.server.errors import InvalidRequestError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.status import abort
+from groundwire.server.wire import MOST_FIELDS, has_too_many_fields
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -27,8 +28,12 @@ def parse(kind: type[Request], content: bytes) -> Request:
     """Parse a message.
 
     Raises:
-        InvalidRequestError: `content` is not one.
+        InvalidRequestError: `content` is not one, or has too many fields to be read.
     """
+    if has_too_many_fields(content, kind):
+        raise InvalidRequestError(
+            "", f"the request has more than {MOST_FIELDS} fields; send fewer at once, and tensors as raw_input_contents"
+        )
     try:
         return kind.FromString(content)
     except DecodeError as error:

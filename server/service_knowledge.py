@@ -1,10 +1,12 @@
 """KnowledgeService: mentions and evidence without a model, and SPARQL."""
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from groundwire.kg.errors import StoreError
 from groundwire.kg.types import Retriever
 from groundwire.server.config import DEFAULT_TOP_K, Limits
 from groundwire.server.convert import to_evidence, to_graph_info, to_mentions
@@ -19,6 +21,8 @@ from groundwire.server.validate import check_texts, check_top_k
 from groundwire.v1 import knowledge_pb2
 
 NAME = "groundwire.v1.KnowledgeService"
+
+_log = logging.getLogger("groundwire.server")
 
 
 class KnowledgeService:
@@ -92,6 +96,7 @@ class KnowledgeService:
 
         Raises:
             UnsupportedError: the server has no query store.
+            StoreError: the store can't be read. Where it lies is for the log alone.
             GroundwireError: as `QueryPool.query`.
         """
         if self._queries is None:
@@ -99,5 +104,9 @@ class KnowledgeService:
                 "this server answers no queries: make a store with `groundwire kg store SOURCE... --out DIR`, and "
                 "start the server with --query-store DIR"
             )
-        with self._queries.lease() as lease:
-            return await lease.value.query(request, deadline)
+        try:
+            with self._queries.lease() as lease:
+                return await lease.value.query(request, deadline)
+        except StoreError as error:
+            _log.error("query store unreadable", extra={"fields": {"error": str(error)}})
+            raise StoreError("the query store can't be read; the server's log has the details") from error

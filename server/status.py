@@ -122,7 +122,7 @@ def _short(text: str) -> str:
     """The text in so few bytes that clients take them: a status travels in headers, which they bound."""
     content = text.encode("utf-8", "replace")
     if len(content) <= _LONGEST:
-        return text
+        return content.decode()
     return content[:_LONGEST].decode("utf-8", "ignore") + "…"
 
 

@@ -18,6 +18,8 @@ Request = service_pb2.ModelInferRequest
 InputTensor = service_pb2.ModelInferRequest.InferInputTensor
 
 BYTES = "BYTES"
+# Of one tensor: each is an object of Python, made and looked at on the event loop.
+MOST_STRINGS = 1 << 15
 _LONGEST_HEAD, _MOST_HEADS = 256, 256  # bytes; heads of tensors that are kept
 _OBJECT = np.dtype("O")
 _LITTLE = sys.byteorder == "little"
@@ -78,6 +80,8 @@ def decode_inputs(request: Request, specs: Sequence[TensorSpec], most_rows: int 
         shape = _check_shape(tensor, known[name])
         if most_rows and shape and shape[0] > most_rows:  # known before what may be many elements is read
             raise InvalidRequestError(name, f"has more than {most_rows} rows; send fewer")
+        if tensor.datatype == BYTES and math.prod(shape) > MOST_STRINGS:
+            raise InvalidRequestError(name, f"has more than {MOST_STRINGS} elements of {BYTES}; send fewer at once")
         content = _raw(tensor, raw[index]) if raw else _typed(tensor)
         arrays[name] = content.reshape(shape)
     missing = known.keys() - arrays.keys()

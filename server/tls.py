@@ -26,6 +26,7 @@ class Certificates:
     def __init__(self, security: Security) -> None:
         if security.tls_cert is None or security.tls_key is None:
             raise ConfigurationError("TLS needs both --tls-cert and --tls-key.")
+        self._refused: Signature | str | None = None  # what can't be used is said once, and not at each connection
         self._cert, self._key, self._client_ca = security.tls_cert, security.tls_key, security.tls_client_ca
         try:
             self._signature, self._current = self._read()
@@ -45,15 +46,21 @@ class Certificates:
 
     def fetch(self) -> "grpc.ServerCertificateConfiguration | None":
         """The new certificate, or none when the files are as they were. One that can't be used changes nothing."""
+        found: Signature | str | None = None
         try:
-            if self._sign() == self._signature:
+            found = self._sign()
+            if found == self._signature:
+                self._refused = None
                 return None
             signature, current = self._read()
         except (OSError, ssl.SSLError) as error:
+            reason = _reason(error)
+            refused, self._refused = self._refused, found or reason
             # Certificate and key are two files: between the writing of both, they do not match.
-            _log.error("certificate can't be used; the old one stays", extra={"fields": {"error": _reason(error)}})
+            if self._refused != refused:
+                _log.error("certificate can't be used; the old one stays", extra={"fields": {"error": reason}})
             return None
-        self._signature, self._current = signature, current
+        self._signature, self._current, self._refused = signature, current, None
         _log.info("certificate read again", extra={"fields": {"file": str(self._cert)}})
         return current
 

@@ -111,7 +111,17 @@ class _Supervisor:
         pause = 0.0
         while True:
             started = time.monotonic()
-            process = await self._start(slot, ready)
+            try:
+                process = await self._start(slot, ready)
+            except OSError as error:  # no memory, process or file left for it now
+                why = error.strerror or str(error)
+                if not ready.is_set():
+                    raise ConfigurationError(f"a worker can't be started: {why}.") from error
+                pause = _longer(pause)
+                _log.error("worker can't be started", extra={"fields": {"error": why, "restart_in": pause}})
+                if await self._stops_within(pause):
+                    return 0
+                continue
             code = await process.wait()
             del self._processes[slot]
             if self._metrics:
@@ -126,13 +136,18 @@ class _Supervisor:
             self._listening.discard(process.pid)
             self._stale.discard(process.pid)
             healthy = time.monotonic() - started > HEALTHY
-            pause = SHORTEST_PAUSE if healthy else min(max(2 * pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+            pause = SHORTEST_PAUSE if healthy else _longer(pause)
             _log.error("worker died", extra={"fields": {"worker": process.pid, "exit": code, "restart_in": pause}})
-            try:
-                await asyncio.wait_for(self._stopping.wait(), pause)
-            except TimeoutError:
-                continue
-            return 0
+            if await self._stops_within(pause):
+                return 0
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait so long; whether the supervisor stops before that."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     async def _start(self, slot: int, ready: asyncio.Event) -> Process:
         """Start a worker and read its output to the end; `ready` is set when it listens."""
@@ -175,6 +190,10 @@ class _Supervisor:
         if process.pid in self._stale:
             self._stale.discard(process.pid)
             _send(process, signal.SIGHUP)
+
+
+def _longer(pause: float) -> float:
+    return min(max(2 * pause, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 def _send(process: Process, number: signal.Signals) -> None:

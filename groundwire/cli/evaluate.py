@@ -61,13 +61,18 @@ def evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, 
 async def _evaluate(bundle: Path | None, graph: Path | str | None, target: str | None, connection: Connection,
                     model: str, examples: Sequence[Example], gold: bool,
                     coverages: Sequence[float]) -> dict[str, Any]:  # fmt: skip
+    from groundwire.server.messages import message
+
     async with _asker(bundle, graph, target, connection, model) as ask:
         predictions, latency = [], []
         held: dict[float, list[bool]] = {c: [] for c in coverages}
         sizes: dict[float, list[int]] = {c: [] for c in coverages}
         for example in track(examples, "evaluating"):
-            item = prediction_pb2.PredictInput(
-                id=example.id, text=example.text, entities=example.entities if gold else ()
+            item = message(
+                prediction_pb2.PredictInput,
+                id=example.id,
+                text=example.text,
+                entities=example.entities if gold else (),
             )
             for n, coverage in enumerate(coverages):
                 started = time.perf_counter()

@@ -48,13 +48,14 @@ def predict(
     A text that fails does not stop the others; the exit code is then 1.
     """
     from groundwire.server.client import Client
+    from groundwire.server.messages import message
 
     options = prediction_pb2.PredictOptions(
         coverage=coverage, top_k=top_k, contributions=contributions, probes=probes, priority=priority
     )
     console = Console()
     failed = False
-    template = prediction_pb2.PredictStreamRequest(model=model, model_version=model_version, options=options)
+    template = message(prediction_pb2.PredictStreamRequest, model=model, model_version=model_version, options=options)
     questions = _Questions(texts_or_lines(texts), template)
     with Client(target, **connection.arguments()) as client:
         for answer in _in_order(client.predict_stream(questions.requests())):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from groundwire.cli.connection import Connection, connection_options
 from groundwire.cli.numbers import FiniteRange
+from groundwire.errors import GroundwireError
 from groundwire.v1 import knowledge_pb2
 
 
@@ -37,11 +38,12 @@ def query(target: str | None, connection: Connection, store: Path | None, max_ro
 
     Queries only read: SERVICE, FROM and updates are refused. Graphs that are made are printed as N-Triples.
     """
-    from groundwire.server.client import Client, query_request
+    from groundwire.server.client import Client
+    from groundwire.server.messages import query_request
 
     if (target is None) == (store is None):
         raise click.UsageError("give one of --target HOST:PORT and --store DIR")
-    text = sys.stdin.read() if query == "-" else query
+    text = _standard_input() if query == "-" else query
     if target is not None:
         with Client(target, timeout=timeout + 30.0, **connection.arguments()) as client:
             response = client.query(text, max_rows, timeout)
@@ -54,6 +56,13 @@ def query(target: str | None, connection: Connection, store: Path | None, max_ro
         _print(response)
     if response.truncated:
         click.echo("there is more: raise --max-rows, or use LIMIT and OFFSET", err=True)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise GroundwireError(f"standard input is not UTF-8: {error}") from error
 
 
 async def _ask(store: Path, request: knowledge_pb2.QueryRequest) -> knowledge_pb2.QueryResponse:
