@@ -17,7 +17,7 @@ import pyoxigraph as ox
 
 from groundwire.kg.endpoint import Endpoint
 from groundwire.kg.errors import SourceError
-from groundwire.kg.read import SumHash
+from groundwire.kg.sum_hash import SumHash
 
 _MOST_BLANK = 100_000
 _SAMPLE = 100

@@ -44,6 +44,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,6 +53,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundwire.kg.errors import CompiledGraphError
+from groundwire.kg.staging import staging_folder
 
 FORMAT_VERSION = 3
 META = "meta.json"
@@ -78,11 +80,15 @@ _ENTRY = {"size": int, "sha256": str, "sample_sha256": str}
 
 
 class FolderWriter:
-    """Writes a compiled graph beside `out` and puts it in place when the block ends without an error."""
+    """Writes a compiled graph beside `out` and puts it in place when it is finished.
+
+    However the block ends, nothing else is left. Raises `CompiledGraphError` when `out` holds something else, can't be
+    written, or is being built by another process.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
+        self._staging = ExitStack()
 
     def __enter__(self) -> "FolderWriter":
         if (
@@ -91,14 +97,7 @@ class FolderWriter:
             and (not self._out.is_dir() or any(self._out.iterdir()))
         ):
             raise CompiledGraphError(f"{self._out} exists and is no compiled graph; choose another folder")
-        try:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir()
-        except OSError as error:
-            raise CompiledGraphError(
-                f"can't write beside {self._out}: {error.strerror}; choose another folder"
-            ) from error
+        self._folder = self._staging.enter_context(staging_folder(self._out, CompiledGraphError))
         return self
 
     def array(self, name: str, values: NDArray[Any]) -> None:
@@ -133,7 +132,7 @@ class FolderWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._staging.close()
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise CompiledGraphError(
                 f"can't write beside {self._out}: {error.strerror or error}; make room, or choose another folder"
@@ -146,14 +145,20 @@ def _type_of(name: str) -> np.dtype[Any]:
 
 def put_in_place(folder: Path, out: Path) -> None:
     """Rename a finished folder to `out`, replacing what is there; who has the old one open keeps it."""
-    if out.exists():
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        shutil.rmtree(old, ignore_errors=True)
+    if not out.exists():
+        folder.rename(out)
+        return
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    try:
         out.rename(old)
         folder.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        folder.rename(out)
+    except BaseException:  # a signal between them, for one
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+        raise
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rdflib.store import Store
 from groundwire.kg.endpoint import Endpoint
 from groundwire.kg.errors import SourceError
 from groundwire.kg.guard import guarded
+from groundwire.kg.sum_hash import SumHash
 from groundwire.kg.terms import Quad, literal_key
 
 FORMATS = {
@@ -130,8 +131,13 @@ def _open(path: Path) -> IO[bytes]:
         if path.suffix == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
         return path.open("rb")
-    except OSError as error:
-        raise SourceError(f"{path}: can't be opened: {error.strerror or error}; check the path") from error
+    except (OSError, ValueError) as error:  # a name with a null character, or that is not of this system's encoding
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path, error: OSError | ValueError) -> SourceError:
+    name = str(path).encode("utf-8", "backslashreplace").decode()
+    return SourceError(f"{name}: can't be opened: {getattr(error, 'strerror', None) or error}; check the path")
 
 
 def as_graph(source: object) -> rdflib.Graph | None:
@@ -209,11 +215,22 @@ def to_dataset(quads: Iterable[Quad]) -> rdflib.Dataset:
 
 
 def to_oxigraph(quad: Quad) -> ox.Quad:
-    """A quad as Oxigraph has it."""
+    """A quad as Oxigraph has it. Raises `SourceError` for one that is no RDF, as rdflib's graphs may hold."""
     s, p, o, g = quad
-    subject = cast("ox.NamedNode | ox.BlankNode", _to_term(s))
-    graph = cast("ox.NamedNode | ox.BlankNode", _to_term(g)) if g else ox.DefaultGraph()
-    return ox.Quad(subject, ox.NamedNode(p), _to_term(o), graph)
+    try:
+        subject = cast("ox.NamedNode | ox.BlankNode", _to_term(s))
+        graph = cast("ox.NamedNode | ox.BlankNode", _to_term(g)) if g else ox.DefaultGraph()
+        return ox.Quad(subject, ox.NamedNode(p), _to_term(o), graph)
+    except ValueError as error:
+        raise _no_rdf(quad, error) from error
+
+
+def _no_rdf(quad: Quad, error: ValueError) -> SourceError:
+    if any("\ud800" <= character <= "\udfff" for key in quad for character in key):
+        what = "which holds half of a surrogate pair, no character; write the character, or leave it out"
+    else:
+        what = f"which is no RDF: {error}; correct it"
+    return SourceError(f"the graph holds {quad!r}, {what}")
 
 
 def _to_term(key: str) -> ox.NamedNode | ox.BlankNode | ox.Literal:
@@ -235,34 +252,19 @@ def file_hash(path: Path) -> str:
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-    except OSError as error:
-        raise SourceError(f"{path}: can't be opened: {error.strerror or error}; check the path") from error
+    except (OSError, ValueError) as error:
+        raise _unopened(path, error) from error
     return digest.hexdigest()
 
 
-class SumHash:
-    """A hash of many items, whatever their order, without sort or copy.
-
-    It is the sum of each item's SHA-256 modulo 2^256 (AdHash, Bellare and Micciancio 1997).
-    """
-
-    def __init__(self) -> None:
-        self._total = 0
-
-    def add(self, item: bytes) -> None:
-        """Count an item in."""
-        self._total += int.from_bytes(hashlib.sha256(item).digest())
-
-    def hexdigest(self) -> str:
-        """The hash of what was added, hexadecimal."""
-        return f"{self._total % (1 << 256):064x}"
-
-
 def graph_hash(graph: rdflib.Graph) -> str:
-    """`SumHash` of the quads of an rdflib graph, hexadecimal."""
+    """`SumHash` of the quads of an rdflib graph, hexadecimal. Raises `SourceError` for strings that are no Unicode."""
     digest = SumHash()
     for quad in _graph_quads(graph, ""):
-        digest.add("\0".join(quad).encode())
+        try:
+            digest.add("\0".join(quad).encode())
+        except UnicodeEncodeError as error:
+            raise _no_rdf(quad, error) from error
     return digest.hexdigest()
 
 

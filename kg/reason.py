@@ -9,7 +9,8 @@ grounding needs sets what is inferred:
 - Literals are opaque: equal ones are the same term, and no rule looks at their value.
 - Functional properties are not used to infer that two values are the same: two values are a conflict, which is kept,
   marked and reported (`groundwire.kg.conflicts`). Inverse functional properties and keys do identify their subjects.
-- With fusion, each cluster is one term while rules run, instead of every triple repeated for every member.
+- With fusion, each cluster is one term while rules run, instead of every triple repeated for every member. That two of
+  its members are said to be different, which no rule can see then, is looked for beside.
 """
 
 import warnings
@@ -21,7 +22,8 @@ import rdflib
 
 from groundwire.kg.conflicts import OWL_FUNCTIONAL
 from groundwire.kg.errors import GraphError, GraphWarning
-from groundwire.kg.fuse import make_fusion
+from groundwire.kg.fuse import Fusion, make_fusion
+from groundwire.kg.lists import Lists, Triple, check_lists
 from groundwire.kg.settings import INFERRED_GRAPH, OWL, OWL_SAME_AS, RDF, RDF_TYPE, RDFS, XSD, GraphSettings
 from groundwire.kg.terms import Quad, is_blank, is_literal, literal_parts
 
@@ -33,9 +35,9 @@ _PROPERTY_CLASSES = frozenset(
     (RDF + "Property", OWL + "DatatypeProperty", OWL + "ObjectProperty", OWL + "AnnotationProperty", OWL_FUNCTIONAL)
 )
 _SAME = rdflib.URIRef(OWL_SAME_AS)
+_DIFFERENT, _ALL_DIFFERENT = OWL + "differentFrom", OWL + "AllDifferent"
+_MEMBERS = (OWL + "members", OWL + "distinctMembers")
 _OPAQUE = "urn:groundwire:literal:"
-
-Triple = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
     """The triples that the quads entail under `settings.entailment`, and that they don't state in any graph.
 
     Triples about fused entities are told of the term that stands for them. Raises `GraphError` for an entailment regime
-    that is not known or without owlrl; warns with `GraphWarning` when rules run over more than 200,000 triples.
+    that is not known, without owlrl, or for axioms that can't be used; warns with `GraphWarning` when rules run over
+    more than 200,000 triples.
     """
     rules = rules_of(settings.entailment)
     stated = {(s, p, o) for s, p, o, _ in quads}
@@ -72,6 +75,8 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
                 GraphWarning,
                 stacklevel=2,
             )
+        if settings.entailment == "owlrl":
+            check_lists(taken, OWL)
         entailed, inconsistencies = close(taken, rules)
         same = {(s, o) for s, p, o in entailed if p in settings.fusion_predicates and not is_literal(o)}
         if same <= pairs:
@@ -79,7 +84,30 @@ def infer(quads: Iterable[Quad], settings: GraphSettings, report: Callable[[str,
         pairs |= same
     found = entailed - fused
     found |= {(s, OWL_SAME_AS, o) for s, o in pairs} - stated if settings.fusion_predicates else set()
+    if settings.entailment == "owlrl" and settings.fusion_predicates:
+        inconsistencies = tuple(sorted({*inconsistencies, *_fused_though_different(stated, fusion)}))
     return Inference(tuple((*triple, INFERRED_GRAPH) for triple in sorted(found)), inconsistencies)
+
+
+def _fused_though_different(triples: set[Triple], fusion: Fusion) -> Iterator[str]:
+    """What is wrong with fused terms that are said to be different (rules eq-diff1 to 3 of OWL 2 RL)."""
+    for s, p, o in triples:
+        if p == _DIFFERENT and fusion.of(s) == fusion.of(o):
+            yield _told_different(s, o)
+    lists = Lists(triples)
+    groups = {s for s, p, o in triples if p == RDF_TYPE and o == _ALL_DIFFERENT}
+    for s, p, o in triples:
+        if p in _MEMBERS and s in groups:
+            first: dict[str, str] = {}
+            for member in sorted(set(lists.members((s, p, o)))):
+                other = first.setdefault(fusion.of(member), member)
+                if other != member:
+                    yield _told_different(other, member)
+
+
+def _told_different(one: str, other: str) -> str:
+    one, other = sorted((one, other))
+    return f"{one} and {other} are the same entity, and said to be different"
 
 
 def rules_of(entailment: str) -> Any:
@@ -136,12 +164,18 @@ def relevant(triples: set[Triple], settings: GraphSettings) -> set[Triple]:
 
 
 def close(triples: set[Triple], rules: Any) -> tuple[set[Triple], tuple[str, ...]]:
-    """The closure of the triples under owlrl's class, axioms left out, and the inconsistencies that it found."""
+    """The closure of the triples under owlrl's class, axioms left out, and the inconsistencies that it found.
+
+    Raises `GraphError` for axioms that owlrl can't use.
+    """
     graph, names = rdflib.Graph(), _Names()
     for triple in sorted(triples):
         graph.add(names.triple(triple))
     closure = rules(graph, False, False, False)
-    closure.closure()
+    try:
+        closure.closure()
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise GraphError(f"the graph's axioms can't be used: {error}; correct them, or leave reasoning out") from error
     blanks = {key for s, _, o in triples for key in (s, o) if is_blank(key)}
     found = set(_news((names.keys(triple) for triple in graph), blanks))
     return found, tuple(sorted(map(names.readable, closure.error_messages)))

@@ -5,6 +5,7 @@ network or runs code of the shapes: `owl:imports` are not fetched, and shapes th
 could, are refused. The data are the union of all named graphs, in memory as a whole, before fusion.
 """
 
+import re
 import threading
 import warnings
 from collections import Counter
@@ -16,7 +17,8 @@ import rdflib
 from rdflib.collection import Collection
 from rdflib.namespace import OWL, RDF, SH
 
-from groundwire.kg.errors import GraphWarning, ValidationError
+from groundwire.kg.errors import GraphError, GraphWarning, ValidationError
+from groundwire.kg.lists import check_lists
 from groundwire.kg.read import FileOrGraph, node_key, read_all
 from groundwire.kg.terms import Quad, is_blank, is_literal, literal_parts
 
@@ -135,8 +137,14 @@ def check_shapes(quads: Iterable[Quad], shapes: Sequence[FileOrGraph]) -> ShapeR
                 do_owl_imports=False,
                 meta_shacl=False,
             )
+        except re.error as error:
+            raise ValidationError(
+                f"the shapes can't be used: the sh:pattern {error.pattern!r} is no regular expression ({error}); "
+                "correct it"
+            ) from error
         except (ReportableRuntimeError, RecursionError, ValueError, TypeError) as error:
-            raise ValidationError(f"the shapes can't be used: {error}; correct them") from error
+            told = " ".join(str(error).split())
+            raise ValidationError(f"the shapes can't be used: {told}; correct them") from error
         finally:
             rdflib.NORMALIZE_LITERALS = normalise
     if not isinstance(found, rdflib.Graph):
@@ -157,6 +165,10 @@ def _refuse(rules: Sequence[Quad]) -> None:
             "take it out of the shapes"
         )
     imports = sorted({o for _, p, o, _ in rules if p == str(OWL.imports)})
+    try:
+        check_lists([quad[:3] for quad in rules], _SHACL)
+    except GraphError as error:
+        raise ValidationError(f"the shapes can't be used: {error}") from error
     if imports:
         warnings.warn(
             f"the shapes import {', '.join(imports)}: imports are not fetched; give these files as shapes too",

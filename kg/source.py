@@ -9,7 +9,8 @@ import rdflib
 
 from groundwire.kg.endpoint import without_secrets
 from groundwire.kg.labels import LabelRules
-from groundwire.kg.read import SumHash, graph_key, node_key, read_quads
+from groundwire.kg.read import graph_key, node_key, read_quads
+from groundwire.kg.sum_hash import SumHash
 from groundwire.kg.terms import Quad, is_blank
 from groundwire.kg.time_limit import within_limit
 

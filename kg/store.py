@@ -8,7 +8,6 @@ only read from then on, so any number of processes open it at once; RocksDB, bel
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from groundwire.kg.format import put_in_place
 from groundwire.kg.prepare import Prepared, Progress, prepared
 from groundwire.kg.read import Source, to_oxigraph
 from groundwire.kg.settings import GraphSettings
+from groundwire.kg.staging import staging_folder
 from groundwire.kg.terms import Quad
 
 FORMAT_VERSION = 1
@@ -43,24 +43,21 @@ def compile_store(
     """Write RDF files, rdflib graphs or stores, or endpoints to the query store `out`.
 
     It is replaced as a whole when it exists. `progress` is called with the name of the step and how many quads it has
-    done. Raises `SourceError` for input that can't be read and `StoreError` when `out` can't be written.
+    done. Raises `SourceError` for input that can't be read and `StoreError` when `out` can't be written, or another
+    process is building it.
     """
     out = Path(out)
     if out.exists() and not (out / META).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} exists and is no query store; choose another folder")
     report = progress or (lambda step, count: None)
-    with prepared(sources, GraphSettings(), report) as ready:
-        return _write(ready, out, report)
+    with staging_folder(out, StoreError) as folder, prepared(sources, GraphSettings(), report) as ready:
+        return _write(ready, folder, out, report)
 
 
-def _write(ready: Prepared, out: Path, report: Progress) -> StoreInfo:
+def _write(ready: Prepared, folder: Path, out: Path, report: Progress) -> StoreInfo:
     hashes = ready.hashes
     version = hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
-    folder = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
         store = ox.Store(folder / DATABASE)
         store.bulk_extend(_quads(ready.quads(), report))
         report("optimize", 0)
@@ -73,8 +70,6 @@ def _write(ready: Prepared, out: Path, report: Progress) -> StoreInfo:
         put_in_place(folder, out)
     except OSError as error:
         raise StoreError(f"can't write {out}: {error}; choose another folder, or make room") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return StoreInfo(version, hashes, quads)
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_seconds
 from groundwire.cli.lines import texts_or_lines
 from groundwire.cli.query import query
+from groundwire.cli.signals import ended_by_sigterm
 from groundwire.kg import (
     Candidate,
     Evidence,
@@ -38,8 +39,10 @@ from groundwire.kg.terms import Quad
 
 
 @click.group()
-def kg() -> None:
+@click.pass_context
+def kg(context: click.Context) -> None:
     """Compile a knowledge graph, and link and ground texts in it."""
+    context.with_resource(ended_by_sigterm())
 
 
 _graph = click.option("--graph", required=True, type=GRAPH, help=GRAPH_HELP)

@@ -1,3 +1,4 @@
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 import rdflib
 
-from groundwire.kg import SourceError, load_dataset
+from groundwire.kg import SourceError, compile_graph, compile_store, load_dataset, open_graph
 from groundwire.kg.read import graph_hash, read_all, read_quads, source_hashes
 
 TRIPLE = ("http://e.org/s", "http://e.org/p", '"œuvre"@fr', "")
@@ -41,6 +42,60 @@ def test_every_syntax_plain_and_gzipped(tmp_path: Path, name: str) -> None:
     assert list(read_quads(path)) == [expected]
     assert list(read_quads(gzipped(path))) == [expected]
     assert len(list(load_dataset([path]).quads())) == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_byte_order_mark_is_left_out(tmp_path: Path, name: str) -> None:
+    text, expected = FILES[name]
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8-sig")
+    assert list(read_quads(path)) == [expected]
+    assert list(read_quads(gzipped(path))) == [expected]
+    path.write_bytes(codecs.BOM_UTF8)
+    if name not in ("a.jsonld", "a.rdf"):
+        assert list(read_quads(path)) == []
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(SourceError, match=rf"{name}: is written in UTF-16; convert it to UTF-8"):
+        list(read_quads(path))
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.jsonld"
+    for text in ('{"@id": "http://e.org/s", "http://e.org/p": "a\\ud800b"}', '{"http://e.org/\\udc00": "a"}'):
+        path.write_text(text)
+        with pytest.raises(SourceError, match=r"half\.jsonld, line 1: .*surrogate pair .*; write the character"):
+            list(read_quads(path))
+    path.write_text('{"@id": "http://e.org/s", "http://e.org/p": "\\ud83d\\ude00 and \\\\ud800"}')
+    assert [quad[2] for quad in read_quads(path)] == ['"😀 and \\ud800"']
+
+
+@pytest.mark.parametrize("half", [rdflib.Literal("a\ud800b"), rdflib.URIRef("http://e.org/\ud800")])
+def test_half_a_surrogate_pair_in_a_graph_is_refused(tmp_path: Path, half: rdflib.term.Node) -> None:
+    graph = rdflib.Graph()
+    graph.add((rdflib.URIRef("http://e.org/s"), rdflib.URIRef("http://e.org/p"), half))
+    for use in (
+        lambda: compile_graph(graph, tmp_path / "graph"),
+        lambda: compile_store([graph], tmp_path / "store"),
+        lambda: load_dataset([graph]),
+        lambda: open_graph(graph),
+    ):
+        with pytest.raises(SourceError, match="half of a surrogate pair"):
+            use()
+
+
+def test_a_graph_with_an_iri_that_is_none_is_refused_by_a_store(tmp_path: Path) -> None:
+    graph = rdflib.Graph()
+    graph.add((rdflib.URIRef("http://e.org/a b"), rdflib.URIRef("http://e.org/p"), rdflib.Literal("x")))
+    with pytest.raises(SourceError, match=r"a b.*is no RDF"):
+        compile_store([graph], tmp_path / "store")
+
+
+@pytest.mark.parametrize("name", ["a\0.ttl", "a\ud8ff.ttl"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    for read in (lambda path: list(read_quads(path)), lambda path: source_hashes([path])):
+        with pytest.raises(SourceError, match="can't be opened") as refused:
+            read(tmp_path / name)
+        str(refused.value).encode()
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:

@@ -137,6 +137,58 @@ def test_inconsistencies_are_reported(tmp_path: Path) -> None:
     assert "rex" in report["inconsistencies"][0]
 
 
+@pytest.mark.parametrize(
+    "axioms",
+    [
+        ":a owl:differentFrom :b .",
+        ":b owl:differentFrom :a .",
+        "[] a owl:AllDifferent ; owl:members ( :c :a :b ) .",
+        "[] a owl:AllDifferent ; owl:distinctMembers ( :a :b ) .",
+    ],
+)
+@pytest.mark.parametrize(
+    "same",
+    [
+        ":a owl:sameAs :b .",
+        ":b <http://www.w3.org/2004/02/skos/core#exactMatch> :a .",
+        ":a owl:sameAs :x . :b owl:sameAs :x .",
+        ":k a owl:InverseFunctionalProperty . :a :k :x . :b :k :x .",
+    ],
+)
+def test_fused_entities_that_are_said_to_be_different_are_reported(tmp_path: Path, axioms: str, same: str) -> None:
+    path = written(tmp_path, PREFIXES + same + axioms)
+    report = read_report(compile_graph(path, tmp_path / "graph", GraphSettings(entailment="owlrl")))
+    assert report["inconsistencies"] == [f"{E}a and {E}b are the same entity, and said to be different"]
+    path = written(tmp_path, PREFIXES + same.replace(":b", ":d") + axioms)
+    assert inferred(path, "owlrl").inconsistencies == ()
+    assert inferred(written(tmp_path, PREFIXES + same + axioms), "rdfs").inconsistencies == ()
+
+
+def test_a_disjointness_that_only_the_fused_entity_violates_is_reported(tmp_path: Path) -> None:
+    path = written(tmp_path, PREFIXES + ":Cat owl:disjointWith :Dog . :a a :Cat ; owl:sameAs :b . :b a :Dog .")
+    (told,) = inferred(path, "owlrl").inconsistencies
+    assert E + "a" in told and "Disjoint" in told
+
+
+CIRCLE = "_:l rdf:first :D ; rdf:rest _:m . _:m rdf:first :E ; rdf:rest _:l ."
+
+
+@pytest.mark.parametrize(
+    ("axioms", "message"),
+    [
+        (":C owl:unionOf _:l . " + CIRCLE, "the list .* of http://e.org/C .*unionOf comes back .*; end it in rdf:nil"),
+        ("[] a owl:AllDifferent ; owl:members _:l . " + CIRCLE, "the list .*members comes back"),
+        (":C owl:onProperty :p ; owl:maxCardinality :x . :a :p :b .", "axioms can't be used"),
+    ],
+)
+def test_axioms_that_cannot_be_used_are_refused(tmp_path: Path, axioms: str, message: str) -> None:
+    rdf = "@prefix rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#> . "
+    path = written(tmp_path, PREFIXES + rdf + axioms)
+    with pytest.raises(GraphError, match=message):
+        inferred(path, "owlrl")
+    assert inferred(path, "rdfs").inconsistencies == ()
+
+
 def test_an_unknown_regime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="rdfs, owlrl"):
         compile_graph(written(tmp_path, FAMILY), tmp_path / "graph", GraphSettings(entailment="magic"))

@@ -80,6 +80,15 @@ def test_a_graph_that_conforms(files: tuple[Path, Path], tmp_path: Path) -> None
         (':S a sh:NodeShape ; sh:targetNode :a ; sh:js [ sh:jsFunctionName "f" ] .', "SHACL Core"),
         (":a :b :c .", "no SHACL shape"),
         (":S a sh:NodeShape ; sh:targetNode :a ; sh:property [ sh:path 5 ] .", "can't be used"),
+        (
+            ':S a sh:NodeShape ; sh:targetClass :Person ; sh:property [ sh:path :name ; sh:pattern "(" ] .',
+            r"sh:pattern '\(' is no regular expression \(.*\); correct it",
+        ),
+        (
+            ":S a sh:NodeShape ; sh:targetClass :Person ; sh:and _:l . @prefix rdf: "
+            "<http://www.w3.org/1999/02/22-rdf-syntax-ns#> . _:l rdf:first :D ; rdf:rest _:l .",
+            r"the list .*shacl#and comes back to .*; end it in rdf:nil",
+        ),
     ],
 )
 def test_shapes_that_cannot_be_used(files: tuple[Path, Path], tmp_path: Path, shapes: str, message: str) -> None:
