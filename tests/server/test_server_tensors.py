@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -114,7 +115,9 @@ def affine(rows: int, seed: int) -> dict[str, np.ndarray]:
 
 
 async def test_requests_share_runs_and_get_their_own_rows(plain: ServerConfig) -> None:
-    async with Server(plain) as server, grpc.aio.insecure_channel(server.address) as channel:
+    # A machine that is held up would else give the model each request before the next one comes.
+    waiting = replace(plain, limits=replace(plain.limits, batch_delay=1.0))
+    async with Server(waiting) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         queries = [affine(1 + seed % 3, seed) for seed in range(15)]
         responses = await asyncio.gather(*(stub.ModelInfer(request("affine", **q), timeout=60) for q in queries))
