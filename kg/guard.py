@@ -42,7 +42,7 @@ class GuardedStream:
     def __init__(self, stream: IO[bytes], syntax: ox.RdfFormat, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._watch: Watch
+        self._watch: Watch | _NestedTriples
         if syntax == ox.RdfFormat.RDF_XML:
             self._watch = XmlWatch(name)
         elif syntax == ox.RdfFormat.JSON_LD:
@@ -69,7 +69,7 @@ class GuardedStream:
         return block
 
 
-class _NestedTriples(Watch):
+class _NestedTriples:
     """Refuses triples nested in triples without end, in Turtle or one of its kin.
 
     The parser recurses for each `<<`, and a quoted triple is not supported anyway. How many there are without a closing
@@ -77,7 +77,8 @@ class _NestedTriples(Watch):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        self.name = name
+        self.depth = 0
         self._last = b""
 
     def pass_on(self, block: bytes) -> None:
@@ -91,7 +92,3 @@ class _NestedTriples(Watch):
                     "them instead"
                 )
         self._last = block[-1:]
-
-    def look_through(self, data: bytes) -> int:
-        """All of it: `pass_on` looks through a block by itself."""
-        return len(data)

@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from groundwire.kg import Retriever
 from groundwire.server import health, service_inference, service_knowledge, service_model, service_prediction
 from groundwire.server.access import Access, RateLimit, Tokens
-from groundwire.server.apart import leave
 from groundwire.server.config import Security, ServerConfig, is_loopback, split_address
+from groundwire.server.detached import exit_if_running
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.interceptor import Interceptor
 from groundwire.server.lifecycle import Gate
@@ -224,7 +224,7 @@ def serve(config: ServerConfig, peers: Peers | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is handled: what it asks for is read at the start anyway
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_serve(config, peers))
-        leave(code)
+        exit_if_running(code)
         return code
 
 

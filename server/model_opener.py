@@ -13,8 +13,8 @@ from typing import Any
 
 from groundwire.bundle import open_bundle
 from groundwire.kg import Retriever
-from groundwire.server.apart import apart
 from groundwire.server.config import Limits, Provider
+from groundwire.server.detached import run_detached
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.live import Lease, Live
 from groundwire.server.memory import release_memory
@@ -120,7 +120,7 @@ class Opener:
         """The model, and what closes it."""
         if version.problem:
             raise ConfigurationError(version.problem)
-        model, opened = await apart(self._thread, partial(self._make, version))
+        model, opened = await run_detached(self._thread, partial(self._make, version))
         stack = AsyncExitStack()
         await stack.enter_async_context(opened)
         return model, stack

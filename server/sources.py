@@ -8,9 +8,9 @@ from groundwire.bundle import open_bundle
 from groundwire.kg import LiveOptions, Retriever, open_graph
 from groundwire.kg import format as compiled_format
 from groundwire.kg import store as query_store
-from groundwire.server.apart import apart
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import QueryLimits, ServerConfig
+from groundwire.server.detached import run_detached
 from groundwire.server.live import Live
 from groundwire.server.metrics import GraphMetrics, Metrics, ModelMetrics
 from groundwire.server.model_control import ModelControl
@@ -29,7 +29,7 @@ def live_graph(path: Path | str, options: LiveOptions | None = None, metrics: Me
     """The graph in a compiled folder, in an RDF file, or behind the URL of an endpoint, which is a string."""
 
     async def open_() -> Retriever:
-        return await apart(None, partial(open_graph, path, options=options))
+        return await run_detached(None, partial(open_graph, path, options=options))
 
     async def close(retriever: Retriever) -> None:
         retriever.close()

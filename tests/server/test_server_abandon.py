@@ -12,7 +12,7 @@ from serving import TRIG, until
 
 from groundwire.bundle import Bundle
 from groundwire.kg import compile_graph
-from groundwire.server import apart, model_opener
+from groundwire.server import detached, model_opener
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import Limits, RepositoryConfig
 from groundwire.server.model_control import ModelControl
@@ -40,7 +40,7 @@ def slow(module: str, name: str) -> str:
     return SLOW.format(module=module, name=name)
 
 
-def ends_while_opening(server: ServeProcess) -> None:
+def assert_ends_while_opening(server: ServeProcess) -> None:
     server.wait_for("opening")
     server.terminate()
     assert server.wait() == 0
@@ -50,7 +50,9 @@ def ends_while_opening(server: ServeProcess) -> None:
 
 
 @pytest.mark.parametrize("asked", ["signal", "poll"])
-def test_a_graph_that_opens_slowly(tiny: Bundle, graph_file: Path, tmp_path: Path, asked: str) -> None:
+def test_a_shutdown_does_not_wait_for_a_graph_that_opens_slowly(
+    tiny: Bundle, graph_file: Path, tmp_path: Path, asked: str
+) -> None:
     out, other = tmp_path / "graph", tmp_path / "other.trig"
     compile_graph([graph_file], out)
     seconds = "0" if asked == "signal" else "0.05"
@@ -59,15 +61,15 @@ def test_a_graph_that_opens_slowly(tiny: Bundle, graph_file: Path, tmp_path: Pat
         compile_graph([other], out)
         if asked == "signal":
             server.process.send_signal(signal.SIGHUP)
-        ends_while_opening(server)
+        assert_ends_while_opening(server)
 
 
-def test_a_model_that_opens_slowly(tmp_path: Path) -> None:
+def test_a_shutdown_does_not_wait_for_a_model_that_opens_slowly(tmp_path: Path) -> None:
     write_version(tmp_path, "adder", 1)
     options = ("--models", str(tmp_path), "--model-control", "poll", "--reload-seconds", "0.05")
     with ServeProcess(None, None, *options, prelude=slow("model_opener", "TensorModel")) as server:
         write_version(tmp_path, "adder", 2)
-        ends_while_opening(server)
+        assert_ends_while_opening(server)
 
 
 async def test_what_was_opened_beside_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +92,6 @@ async def test_what_was_opened_beside_it_is_closed(tmp_path: Path, monkeypatch: 
         await until(opening.is_set)
     assert loading.cancelled() or (await asyncio.wait([loading]) and loading.cancelled())
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "tensor-batcher"]
-    assert apart.busy()
+    assert detached.is_running()
     go.set()
-    await until(lambda: not apart.busy())
+    await until(lambda: not detached.is_running())

@@ -69,14 +69,27 @@ class Gated:
 
 
 @asynccontextmanager
-async def batching(runtime: Runtime, **limits: float) -> AsyncIterator[tuple[Batcher[dict[str, np.ndarray]], Gated]]:
+async def batching(
+    runtime: Runtime, cost: RunCost | None = None, **limits: float
+) -> AsyncIterator[tuple[Batcher[dict[str, np.ndarray]], Gated]]:
     gated = Gated(runtime)
-    batcher = Batcher(gated, Limits(**limits))  # type: ignore[arg-type]
+    batcher = Batcher(gated, Limits(**limits), cost=cost)  # type: ignore[arg-type]
     try:
         yield batcher, gated
     finally:
         gated.open.set()
         await batcher.close()
+
+
+OVERHEAD = 10.0  # seconds of a run, where a token takes one
+
+
+def priced(overhead: float) -> RunCost:
+    """A token takes a second; runs teach it nothing."""
+    cost = RunCost()
+    cost.overhead, cost.per_token = overhead, 1.0
+    cost.learn = lambda tokens, seconds: None  # type: ignore[method-assign]
+    return cost
 
 
 def rows_of(encoder: PairEncoder, count: int, seed: int) -> list[EncodedPair]:
@@ -89,7 +102,7 @@ def rows_of(encoder: PairEncoder, count: int, seed: int) -> list[EncodedPair]:
 async def test_every_row_gets_its_own_answer(runtime: Runtime, encoder: PairEncoder, limits: dict[str, int]) -> None:
     rng = random.Random(1)
     jobs = [rows_of(encoder, rng.randint(1, 12), seed) for seed in range(60)]
-    async with batching(runtime, **limits) as (batcher, gated):
+    async with batching(runtime, priced(OVERHEAD), **limits) as (batcher, gated):
         gated.open.set()
         answers = await asyncio.gather(*(batcher.infer(rows) for rows in jobs))
     for rows, results in zip(jobs, answers, strict=True):
@@ -103,6 +116,8 @@ async def test_every_row_gets_its_own_answer(runtime: Runtime, encoder: PairEnco
         assert len(batch) <= limits.get("batch_rows", 64)
         assert len(batch) * longest <= limits.get("batch_tokens", 8192)
         assert [len(row.ids) for row in batch] == sorted(len(row.ids) for row in batch)
+        # A row wastes no more in company than alone, where it pays for a run.
+        assert OVERHEAD + longest * len(batch) - sum(len(row.ids) for row in batch) <= OVERHEAD * len(batch)
 
 
 async def test_rows_that_gather_while_the_model_runs_share_a_batch(runtime: Runtime, encoder: PairEncoder) -> None:
@@ -128,14 +143,6 @@ async def test_the_oldest_row_is_in_the_next_batch(runtime: Runtime, encoder: Pa
         gated.open.set()
         await asyncio.gather(*tasks)
     assert gated.batches[1] == [long]
-
-
-def priced(overhead: float) -> RunCost:
-    """A token takes a second; runs teach it nothing."""
-    cost = RunCost()
-    cost.overhead, cost.per_token = overhead, 1.0
-    cost.learn = lambda tokens, seconds: None  # type: ignore[method-assign]
-    return cost
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import dataclasses
 import struct
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+from asking import refused
 from click.testing import CliRunner
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -35,13 +34,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from http2_frames import DATA, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, call, frame
 
 LONG = "x" * 4000
-
-
-@contextmanager
-def refused(code: str, what: str) -> Iterator[None]:
-    with pytest.raises(grpc.RpcError) as error:
-        yield
-    assert (error.value.code().name, what in error.value.details()) == (code, True), error.value.details()
 
 
 def test_what_is_asked_of_health_is_short(server: BackgroundServer) -> None:

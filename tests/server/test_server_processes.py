@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import ServeProcess
-from serving import TEXTS, Direct, alike, until
+from serving import TEXTS, Direct, predict_singly, until
 
 from groundwire.bundle import Bundle
 from groundwire.server.client import AsyncClient, Client, RemoteError
@@ -88,18 +88,18 @@ def test_a_killed_worker_is_replaced_while_the_others_serve(tiny: Bundle, graph)
     with ServeProcess(tiny.path, graph, "--workers", "2") as server:
         first, second = (event["worker"] for event in server.wait_for("worker ready", 2))
         with Client(server.address) as client:
-            expected = client.predict(TEXTS)
+            expected = predict_singly(client)
         os.kill(first, signal.SIGKILL)
         [death] = server.wait_for("worker died")
         assert (death["worker"], death["exit"]) == (first, -signal.SIGKILL)
         with Client(server.address) as client:
-            assert alike(client.predict(TEXTS), expected)  # by the one that is left
+            assert predict_singly(client) == expected  # by the one that is left
         replacement = server.wait_for("worker ready", 3)[2]["worker"]
         assert replacement not in {first, second}
         os.kill(second, signal.SIGKILL)
         server.wait_for("worker died", 2)
         with Client(server.address) as client:
-            assert alike(client.predict(TEXTS), expected)  # by the replacement
+            assert predict_singly(client) == expected  # by the replacement
         server.wait_for("worker ready", 4)
         server.terminate()
         assert server.wait() == 0

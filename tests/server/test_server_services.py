@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from serving import TEXTS, alike
+from serving import TEXTS, predict_singly
 
 from groundwire.bundle import Bundle
 from groundwire.kg import Retriever
@@ -161,7 +161,7 @@ def test_every_method_that_reflection_lists_answers(config: ServerConfig, query_
 
 async def test_the_async_client_calls_the_same(server: BackgroundServer, client: Client) -> None:
     async with AsyncClient(server.address) as asynchronous:
-        assert alike(await asynchronous.predict(TEXTS), client.predict(TEXTS))
+        assert [await asynchronous.predict([text]) for text in TEXTS] == predict_singly(client)
         assert await asynchronous.link(TEXTS) == client.link(TEXTS)
         assert await asynchronous.ground(TEXTS, 3) == client.ground(TEXTS, 3)
         assert await asynchronous.get_graph() == client.get_graph()

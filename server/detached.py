@@ -14,7 +14,7 @@ _log = logging.getLogger("groundwire.server")
 _running: set[object] = set()  # of the whole process, as its threads are
 
 
-async def apart(executor: Executor | None, work: Callable[[], Result]) -> Result:
+async def run_detached(executor: Executor | None, work: Callable[[], Result]) -> Result:
     """Run `work`, which only reads, on a thread of `executor`; without one, on one of the event loop's.
 
     When the call that waits is cancelled, a thread that has begun goes on, and what it gives is dropped.
@@ -31,14 +31,14 @@ async def apart(executor: Executor | None, work: Callable[[], Result]) -> Result
     return await asyncio.get_running_loop().run_in_executor(executor, tracked)
 
 
-def busy() -> bool:
+def is_running() -> bool:
     """Whether such work is under way."""
     return bool(_running)
 
 
-def leave(code: int) -> None:
+def exit_if_running(code: int) -> None:
     """End the process with `code` if such work is under way; else do nothing. An interpreter that ends waits for it."""
-    if busy():
+    if is_running():
         _log.info("reload abandoned")
         logging.shutdown()
         sys.stdout.flush()
