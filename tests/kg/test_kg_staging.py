@@ -21,7 +21,8 @@ COMMANDS = ["compile", "store"]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "a.nt"
+    path = tmp_path / "place" / "a.nt"
+    path.parent.mkdir()
     path.write_text(LINE)
     return path
 
@@ -32,13 +33,12 @@ def names(folder: Path) -> set[str]:
 
 def started(command: str, out: Path) -> "subprocess.Popen[bytes]":
     """A build in another process that waits for its source, a pipe, once it has begun to write."""
-    pipe = out.parent / "pipe.nt"
+    pipe = out.parent.parent / "pipe.nt"
     os.mkfifo(pipe)
     process = subprocess.Popen([sys.executable, "-m", "groundwire.cli", "kg", command, str(pipe), "--out", str(out)])
     while not (out.parent / f".{out.name}.partial").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    pipe.unlink()
     return process
 
 
