@@ -12,10 +12,11 @@ Two questions are answered against bare ONNX Runtime on rows that were encoded b
   load generator, in a process of its own, does not blur it. The bare runs get the very batches that the server formed,
   which it notes down; `padding` is the share of them that is padding, which both sides pay for.
   Once with a text a request, once with `TOGETHER` of them; in rounds, a new server each, and bare runs between them,
-  since the speed of a shared machine changes within minutes. Ratios are of the sums.
-- One client: median latency of the call, minus the median time of the model on the same text alone. The model is also
-  timed after pauses as long as those between a client's calls, since a processor that slept is slower at first. Once
-  with the client for asyncio, and once with the one that blocks, as a caller with one request at a time would.
+  since the speed of a shared machine changes within minutes. Ratios are of the sums. `model_share_of_server_cpu` is
+  what ONNX Runtime took in the server itself, over the same CPU time, so it does not hang on the machine's speed.
+- One client: median latency of the call beyond the model's own time (serve_alone.py), with the client for asyncio, and
+  with the one that blocks, as a caller with one request at a time would; beside a server that does nothing else but run
+  the model.
 
 Beside both stands what gRPC takes alone: a server of the same library that answers with as many bytes, at once, or
 after a wait when 32 clients ask.
@@ -48,11 +49,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serve_load import TICKS, Row, Serving, ask, ask_at, ask_in_turn, echo
+from serve_alone import OneClient
+from serve_load import TICKS, Bare, Row, Serving, ask, ask_at, echo
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
-PAUSE = 0.002  # seconds; about what one client and the server need between two runs of the model
 TOGETHER = 4  # texts of a request, in the second measurement at saturation
 
 
@@ -100,59 +101,6 @@ def machine_cpu() -> tuple[float, float]:
     """Seconds that all processors were busy, and were there."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / TICKS, sum(fields) / TICKS
-
-
-class Bare:
-    """The model alone, on rows encoded beforehand."""
-
-    def __init__(self, bundle: Path, graph: Path, texts: list[str]) -> None:
-        from groundwire.bundle import open_bundle
-        from groundwire.kg import open_graph
-        from groundwire.server.providers import open_session, session_options
-
-        opened = open_bundle(bundle)
-        self._session, _, _ = open_session(opened.model, session_options(1), "cpu")
-        encoder = opened.encoder()
-        self._pad = encoder.pad_id
-        retriever = open_graph(graph)
-        top_k = opened.manifest.inputs.top_k
-        self.rows = [
-            (row.ids, row.type_ids)
-            for row in (encoder.encode(text, retriever.ground(text, top_k).evidence) for text in texts)
-        ]
-        retriever.close()
-
-    def batch(self, rows: list[Row]) -> dict[str, np.ndarray]:
-        from groundwire.bundle import INPUTS
-
-        feed = np.zeros((3, len(rows), max(len(ids) for ids, _ in rows)), np.int64)
-        feed[0] = self._pad
-        for at, (ids, type_ids) in enumerate(rows):
-            size = len(ids)
-            feed[0, at, :size], feed[1, at, :size], feed[2, at, :size] = ids, 1, type_ids
-        return dict(zip(INPUTS, feed, strict=True))
-
-    def run(self, feed: dict[str, np.ndarray]) -> float:
-        from groundwire.bundle import OUTPUTS
-
-        started = time.perf_counter()
-        self._session.run(list(OUTPUTS), feed)
-        return time.perf_counter() - started
-
-    def probabilities(self, rows: list[Row]) -> np.ndarray:
-        """[rows, labels]"""
-        found: np.ndarray = self._session.run(["probabilities"], self.batch(rows))[0]
-        return found
-
-    def cpu_of_all(self, batches: list[list[Row]]) -> float:
-        """CPU seconds for all batches."""
-        feeds = [self.batch(rows) for rows in batches]
-        for feed in feeds[:5]:
-            self.run(feed)
-        before = time.process_time()
-        for feed in feeds:
-            self.run(feed)
-        return time.process_time() - before
 
 
 def padding(batches: list[list[Row]]) -> float:
@@ -203,10 +151,11 @@ def saturate(server: Serving, texts: list[str], clients: int, together: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A run beside the bare model on the same batches."""
+    """A run beside the bare model on the same batches. `in_model`: seconds of ONNX Runtime in the server."""
 
     run: Saturated
     batches: list[list[Row]]
+    in_model: float
     bare_cpu: float
 
     @property
@@ -226,6 +175,7 @@ def report(rounds: list[Judged]) -> dict[str, Any]:
         "padding": round(padding(batches), 3),
         "server_cpu_ms_per_text": round(1000 * cpu / texts, 3),
         "bare_cpu_ms_per_text": round(1000 * bare / texts, 3),
+        "model_share_of_server_cpu": round(sum(one.in_model for one in rounds) / cpu, 3),
         "bare_over_server": round(bare / cpu, 3),
         "bare_over_server_by_round": [round(one.ratio, 3) for one in rounds],
         "busy": round(max(one.run.busy for one in rounds), 3),
@@ -243,29 +193,11 @@ def one_round(arguments: argparse.Namespace, texts: list[str], bare: Bare) -> li
             ]
         finally:
             server.stop()
-        found = [(run, server.batches(run.started, run.ended)) for run in runs]
-    return [Judged(run, batches, bare.cpu_of_all(batches)) for run, batches in found]
-
-
-def one_client(address: str, texts: list[str], bare: Bare) -> dict[str, float]:
-    """Latencies of calls one after another, and the model's own time on their rows."""
-    asyncio.run(ask(address, texts, 1))
-    latency = statistics.median(asyncio.run(ask(address, texts, 1)))
-    blocking = statistics.median(ask_in_turn(address, texts * 2)[len(texts) :])
-    feeds = [bare.batch([row]) for row in bare.rows[: len(texts)]]
-    model = statistics.median(map(bare.run, feeds))
-    rested = statistics.median(bare.run(feed) for feed in feeds if not time.sleep(PAUSE))
-    floor, _ = echo(0.0, 1, 600)
-    figures = {
-        "latency_p50_ms": latency,
-        "model_p50_ms": model,
-        "model_after_pauses_p50_ms": rested,
-        "beyond_model_p50_ms": latency - model,
-        "blocking_client_beyond_model_p50_ms": blocking - model,
-        "beyond_model_after_pauses_p50_ms": latency - rested,
-        "grpc_alone_p50_ms": floor,
-    }
-    return {name: round(1000 * seconds, 3) for name, seconds in figures.items()}
+        found = [
+            (run, server.batches(run.started, run.ended), sum(server.run_seconds(run.started, run.ended)))
+            for run in runs
+        ]
+    return [Judged(run, batches, in_model, bare.cpu_of_all(batches)) for run, batches, in_model in found]
 
 
 def with_rows_of(arguments: argparse.Namespace, known: list[str], folder: Path) -> list[str]:
@@ -294,12 +226,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rounds = [one_round(arguments, texts, bare) for _ in range(arguments.rounds)]
     singles, several = (report([one[way] for one in rounds]) for way in (0, 1))
     server = Serving(arguments.bundle, arguments.graph, folder / "batches")
+    alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / "model.onnx")
     try:
         asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
         loaded = open_loop(server.address, texts, singles["texts_per_second"], [0.2, 0.4, 0.6, 0.8])
-        alone = one_client(server.address, texts[:WARM_UP], bare)
+        alone.ask(arguments.rounds)
     finally:
         server.stop()
+    floor, _ = echo(0.0, 1, 600)
     _, floor_cpu = echo(0.1, arguments.clients, 60 * arguments.clients)
     lengths = [len(ids) for ids, _ in bare.rows]
     return {
@@ -316,7 +250,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "saturation": singles,
         f"saturation_{TOGETHER}_texts_a_request": several,
         "open_loop": loaded,
-        "one_client": alone,
+        "one_client": alone.report() | {"grpc_alone_p50_ms": round(1000 * floor, 3)},
         "probabilities_moved_by_company": moved_by_company(bare, [rows for one in rounds for rows in one[0].batches]),
         "grpc_alone_cpu_ms_per_call": round(1000 * floor_cpu, 3),
     }  # fmt: skip

@@ -12,28 +12,39 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 
 ANSWER_BYTES = 1400  # of one text's answer
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# `groundwire serve`, which also notes when each batch was run and what rows it held, and writes that down at its end.
+# `groundwire serve`, which also notes when each batch was run, what rows it held and what ONNX Runtime took for it, and
+# writes that down at its end.
 NOTED = """
 import atexit, pickle, sys, time
 from pathlib import Path
 from groundwire.cli.serve import serve
-from groundwire.server.runtime import Runtime
+from groundwire.server import runtime
 
-batches, run = [], Runtime.run
+batches, seconds, run, run_session = [], [], runtime.Runtime.run, runtime.run_session
 
 def noted(self, rows):
     batches.append((time.time(), rows))
     return run(self, rows)
 
+def timed(*args, **kwargs):
+    started = time.perf_counter()
+    found = run_session(*args, **kwargs)
+    seconds.append(time.perf_counter() - started)
+    return found
+
 def write():
-    plain = [(when, [(row.ids, row.type_ids) for row in rows]) for when, rows in batches]
+    plain = [
+        (when, [(row.ids, row.type_ids) for row in rows], took)
+        for (when, rows), took in zip(batches, seconds, strict=True)
+    ]
     Path(path).write_bytes(pickle.dumps(plain))
 
-Runtime.run = noted
+runtime.Runtime.run, runtime.run_session = noted, timed
 path = sys.argv.pop(1)
 atexit.register(write)
 serve()
@@ -90,8 +101,15 @@ class Serving:
 
     def batches(self, start: float, end: float) -> list[list[Row]]:
         """Those run between two moments, in seconds since 1970."""
-        found = pickle.loads(self._notes.read_bytes())
-        return [rows for when, rows in found if start <= when <= end]
+        return [rows for when, rows, _ in self._noted() if start <= when <= end]
+
+    def run_seconds(self, start: float, end: float) -> list[float]:
+        """What ONNX Runtime took for each of them."""
+        return [took for when, _, took in self._noted() if start <= when <= end]
+
+    def _noted(self) -> list[tuple[float, list[Row], float]]:
+        found: list[tuple[float, list[Row], float]] = pickle.loads(self._notes.read_bytes())
+        return found
 
 
 async def ask(address: str, texts: list[str], clients: int, together: int = 1) -> list[float]:
@@ -155,24 +173,78 @@ def echo(wait: float, clients: int, calls: int) -> tuple[float, float]:
     try:
         asyncio.run(ask_echo(address, clients, 3 * clients))
         before = cpu_of(process.pid)
-        latencies = asyncio.run(ask_echo(address, clients, calls))
-        return statistics.median(latencies) - wait, (cpu_of(process.pid) - before) / len(latencies)
+        answers = asyncio.run(ask_echo(address, clients, calls))
+        latency = statistics.median(seconds for seconds, _ in answers)
+        return latency - wait, (cpu_of(process.pid) - before) / len(answers)
     finally:
         process.terminate()
         process.wait()
 
 
-async def ask_echo(address: str, clients: int, calls: int) -> list[float]:
-    """Latencies in seconds."""
-    latencies: list[float] = []
+async def ask_echo(address: str, clients: int, calls: int) -> list[tuple[float, bytes]]:
+    """Latencies in seconds, and answers."""
+    answers: list[tuple[float, bytes]] = []
     async with grpc.aio.insecure_channel(address) as channel:
         call: Any = channel.unary_unary("/Echo/Echo")
 
         async def work() -> None:
             for _ in range(calls // clients):
                 started = time.perf_counter()
-                await call(b"y" * 80, timeout=30)
-                latencies.append(time.perf_counter() - started)
+                answer = await call(b"y" * 80, timeout=30)
+                answers.append((time.perf_counter() - started, answer))
 
         await asyncio.gather(*(work() for _ in range(clients)))
-    return latencies
+    return answers
+
+
+class Bare:
+    """The model alone, on rows encoded beforehand."""
+
+    def __init__(self, bundle: Path, graph: Path, texts: list[str]) -> None:
+        from groundwire.bundle import open_bundle
+        from groundwire.kg import open_graph
+        from groundwire.server.providers import open_session, session_options
+
+        opened = open_bundle(bundle)
+        self._session, _, _ = open_session(opened.model, session_options(1), "cpu")
+        encoder = opened.encoder()
+        self._pad = encoder.pad_id
+        retriever = open_graph(graph)
+        top_k = opened.manifest.inputs.top_k
+        self.rows = [
+            (row.ids, row.type_ids)
+            for row in (encoder.encode(text, retriever.ground(text, top_k).evidence) for text in texts)
+        ]
+        retriever.close()
+
+    def batch(self, rows: list[Row]) -> dict[str, np.ndarray]:
+        from groundwire.bundle import INPUTS
+
+        feed = np.zeros((3, len(rows), max(len(ids) for ids, _ in rows)), np.int64)
+        feed[0] = self._pad
+        for at, (ids, type_ids) in enumerate(rows):
+            size = len(ids)
+            feed[0, at, :size], feed[1, at, :size], feed[2, at, :size] = ids, 1, type_ids
+        return dict(zip(INPUTS, feed, strict=True))
+
+    def run(self, feed: dict[str, np.ndarray]) -> float:
+        from groundwire.bundle import OUTPUTS
+
+        started = time.perf_counter()
+        self._session.run(list(OUTPUTS), feed)
+        return time.perf_counter() - started
+
+    def probabilities(self, rows: list[Row]) -> np.ndarray:
+        """[rows, labels]"""
+        found: np.ndarray = self._session.run(["probabilities"], self.batch(rows))[0]
+        return found
+
+    def cpu_of_all(self, batches: list[list[Row]]) -> float:
+        """CPU seconds for all batches."""
+        feeds = [self.batch(rows) for rows in batches]
+        for feed in feeds[:5]:
+            self.run(feed)
+        before = time.process_time()
+        for feed in feeds:
+            self.run(feed)
+        return time.process_time() - before
