@@ -60,6 +60,7 @@ from groundwire.export.settings import Recipe
 from groundwire.export.stage_reports import report_stages
 from groundwire.export.train_stage import dismiss_assistants, open_accelerator, open_work, train
 from groundwire.export.uncertainty_graph import FeatureStatistics, add_uncertainty, fit_features
+from groundwire.kg.staging import sole_build
 from groundwire.v1 import bundle_pb2
 
 _NORMALISATIONS = {
@@ -77,11 +78,17 @@ def build_bundle(recipe: Recipe, out: Path, *, keep_work: bool = False) -> Bundl
     """Build the bundle of a recipe in the folder `out`. Does nothing when it is there already, from the same inputs.
 
     Raises:
-        ExportError: recipe, data or encoder are wrong, or a stage lost more than its gate allows.
+        ExportError: recipe, data or encoder are wrong, another build into `out` runs, or a stage lost more than its
+            gate allows.
         GraphError: the graph can't be read.
     """
     out = out.absolute()
     check_replaceable(out)
+    with sole_build(out, StageError):
+        return _build(recipe, out, keep_work)
+
+
+def _build(recipe: Recipe, out: Path, keep_work: bool) -> Bundle:
     accelerator = open_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     with open_recipe_graph(recipe) as retriever:

@@ -11,36 +11,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundwire.kg.errors import GraphError
+from groundwire.errors import GroundwireError
 
 
 @contextmanager
-def staging_folder(out: Path, error: type[GraphError]) -> Iterator[Path]:
-    """An empty folder beside `out` to build in; it is gone when the block ends, unless it was moved.
+def sole_build(out: Path, error: type[GroundwireError]) -> Iterator[None]:
+    """Be the one build into the folder `out` until the block ends.
 
-    Raises `error` when another build into `out` runs, or nothing can be written there.
+    Raises `error` when another one runs, or nothing can be written there.
     """
     if not out.name:
         raise error(f"{out} has no name that a folder could be put in place under; choose another folder")
-    folder = out.with_name(f".{out.name}.partial")
+    path = out.with_name(f".{out.name}.lock")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(out.with_name(f".{out.name}.lock"))
+        lock = _lock(path)
     except BlockingIOError as cause:
         raise error(f"another build into {out} is running; wait until it ends, or choose another folder") from cause
     except OSError as cause:
-        raise error(f"can't write beside {out}: {cause.strerror}; choose another folder") from cause
+        raise _unwritable(out, error, cause) from cause
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir()
-        except OSError as cause:
-            raise error(f"can't write beside {out}: {cause.strerror}; choose another folder") from cause
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         os.close(lock)
+
+
+@contextmanager
+def staging_folder(out: Path, error: type[GroundwireError]) -> Iterator[Path]:
+    """An empty folder beside `out` to build in; it is gone when the block ends, unless it was moved.
+
+    Raises `error` as `sole_build`.
+    """
+    with sole_build(out, error):
+        folder = out.with_name(f".{out.name}.partial")
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.mkdir()
+            except OSError as cause:
+                raise _unwritable(out, error, cause) from cause
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(out: Path, error: type[GroundwireError], cause: OSError) -> GroundwireError:
+    return error(f"can't write beside {out}: {cause.strerror}; choose another folder")
 
 
 def _lock(path: Path) -> int:

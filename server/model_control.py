@@ -8,15 +8,16 @@ all: when one of its versions can't be opened, what answered before goes on.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import onnxruntime as ort
 
 from groundwire.errors import GroundwireError
 from groundwire.server.catalog import Catalog
+from groundwire.server.changes import Changes
 from groundwire.server.config import RepositoryConfig
 from groundwire.server.errors import (
     ConfigurationError,
@@ -27,8 +28,6 @@ from groundwire.server.errors import (
 )
 from groundwire.server.model_opener import Opener, OpenVersion
 from groundwire.server.repository import Repository, Versions, check_name
-
-Result = TypeVar("Result")
 
 READY, UNAVAILABLE, LOADING, UNLOADING = "READY", "UNAVAILABLE", "LOADING", "UNLOADING"  # Triton's words
 ALL = "*"
@@ -76,7 +75,7 @@ class ModelControl:
         self._tried: dict[str, object] = {}
         # One change at a time: loading should take one core from answering, and not all.
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()  # a task that nobody holds may vanish
+        self._changes = Changes()
         self._watcher: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -106,12 +105,9 @@ class ModelControl:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        if self._tasks:  # nobody waits any more for a model that is being loaded: the calls that may were answered
+        if self._changes.under_way:  # nobody waits any more for a model that is being loaded: those were answered
             self._opener.abandon()
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+        await self._changes.cancel()
         for name in list(self._serving):
             self._put(name, {}, "the server is shutting down")
         await self._opener.close()
@@ -125,7 +121,7 @@ class ModelControl:
             ModelLoadError: a version can't be served; what answered before goes on.
         """
         self.check(name)
-        await self._finish(self._load(name))
+        await self._changes.finish(self._load(name))
 
     async def unload(self, name: str) -> None:
         """Take a model out of service. Calls that use it are answered; then its memory returns.
@@ -134,7 +130,7 @@ class ModelControl:
             FixedModelsError, InvalidRequestError, UnknownModelError: as `load`.
         """
         self.check(name)
-        await self._finish(self._unload(name))
+        await self._changes.finish(self._unload(name))
 
     async def poll(self, *, at_rest: bool = False) -> None:
         """Look at the folder, with the control `poll`, and do as it says; else nothing.
@@ -157,7 +153,7 @@ class ModelControl:
                 continue
             self._tried[name] = wanted
             with contextlib.suppress(GroundwireError):  # logged, and in the index
-                await self._finish(self._load(name) if versions else self._unload(name))
+                await self._changes.finish(self._load(name) if versions else self._unload(name))
 
     async def index(self) -> list[ModelState]:
         """Every model of the folder, and every version of it that the folder holds or that answers, with its state."""
@@ -293,21 +289,6 @@ class ModelControl:
                 f"{self.config.control}, not explicit"
             )
         check_name(name)
-
-    def _spawn(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # asyncio need not complain where the call that waited for it is gone
-
-    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a change to its end, also when the call that asked for it is cancelled."""
-        await asyncio.shield(self._spawn(work))
 
     async def _watch(self) -> None:
         while True:

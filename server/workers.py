@@ -21,10 +21,10 @@ from contextlib import ExitStack, suppress
 from prometheus_client.multiprocess import mark_process_dead
 
 from groundwire.errors import GroundwireError
-from groundwire.server.app import serve
 from groundwire.server.config import ServerConfig, split_address
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.logs import configure_logging
+from groundwire.server.main import serve
 from groundwire.server.metrics import MULTIPROCESS_DIR, collect_files, exposed
 from groundwire.server.peers import Hub, Peers
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from groundwire.cli.signals import ended_by_sigterm
+
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE.toml", type=click.Path(path_type=Path))
@@ -22,7 +24,8 @@ def build(recipe: Path, out: Path, *, keep_work: bool) -> None:
     settings = read_recipe(recipe)
     if assist_training(settings):
         return
-    bundle = build_bundle(settings, out, keep_work=keep_work)
+    with ended_by_sigterm():
+        bundle = build_bundle(settings, out, keep_work=keep_work)
     served = bundle.certificate.stages[-1]
     click.echo(f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}")
     click.echo(f"accuracy {served.clean_accuracy.value:.1%} on {served.clean_accuracy.examples} test examples")

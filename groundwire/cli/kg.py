@@ -12,21 +12,24 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_seconds
+from groundwire.cli.grounding import (
+    evidence_json,
+    in_numbers,
+    mentions_json,
+    print_evidence,
+    print_json,
+    print_mentions,
+)
 from groundwire.cli.lines import texts_or_lines
 from groundwire.cli.query import query
 from groundwire.cli.signals import ended_by_sigterm
 from groundwire.kg import (
-    Candidate,
-    Evidence,
     GraphError,
-    GraphInfo,
     GraphSettings,
     GraphWarning,
     LiveOptions,
-    Mention,
     WordVectors,
     check_shapes,
     compile_graph,
@@ -139,7 +142,7 @@ def compile_(
     if conflicts:
         _write_json(conflicts, {"count": built["conflict_count"], "conflicts": built["conflicts"]})
     _print_report(built)
-    click.echo(f"{out}: {_numbers(info)}, version {info.version[:12]}", err=True)
+    click.echo(f"{out}: {in_numbers(info)}, version {info.version[:12]}", err=True)
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
@@ -196,9 +199,9 @@ def link(graph: Path | str, graph_seconds: float, as_json: bool, texts: tuple[st
         for text in texts_or_lines(texts):
             mentions = retriever.link(text)
             if as_json:
-                _print_json({"text": text, "mentions": _mentions_json(mentions)})
+                print_json({"text": text, "mentions": mentions_json(mentions)})
             else:
-                _print_mentions(text, mentions)
+                print_mentions(text, mentions)
 
 
 @kg.command()
@@ -213,86 +216,14 @@ def ground(graph: Path | str, graph_seconds: float, as_json: bool, top_k: int, t
         for text in texts_or_lines(texts):
             grounding = retriever.ground(text, top_k)
             if as_json:
-                evidence = [_evidence_json(fact) for fact in grounding.evidence]
-                _print_json({"text": text, "mentions": _mentions_json(grounding.mentions), "evidence": evidence})
+                evidence = [evidence_json(fact) for fact in grounding.evidence]
+                print_json({"text": text, "mentions": mentions_json(grounding.mentions), "evidence": evidence})
             else:
-                _print_mentions(text, grounding.mentions)
-                _print_evidence(grounding.evidence, grounding.coverage)
+                print_mentions(text, grounding.mentions)
+                print_evidence(grounding.evidence, grounding.coverage)
 
 
 kg.add_command(query)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    # A lone surrogate (from an argument that is not UTF-8) can't be written as UTF-8, but as an escape.
-    line = json.dumps(value, ensure_ascii=False)
-    if any("\ud800" <= character <= "\udfff" for character in line):
-        line = json.dumps(value)
-    click.echo(line)
-
-
-def _mentions_json(mentions: tuple[Mention, ...] | list[Mention]) -> list[dict[str, Any]]:
-    return [
-        {
-            "start": mention.start,
-            "end": mention.end,
-            "text": mention.text,
-            "entity": mention.entity,
-            "label": mention.label,
-            "score": mention.score,
-            "candidates": [_candidate_json(one) for one in mention.candidates],
-        }
-        for mention in mentions
-    ]
-
-
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    found: dict[str, Any] = {"entity": candidate.entity, "score": candidate.score}
-    return {**found, "same_as": list(candidate.same_as)} if candidate.same_as else found
-
-
-def _evidence_json(fact: Evidence) -> dict[str, Any]:
-    return {
-        "subject": fact.subject.value,
-        "predicate": fact.predicate.value,
-        "object": fact.object.value,
-        "graph": fact.graph,
-        "text": fact.text,
-        "score": fact.relevance,
-        **({"conflicting": True} if fact.conflicting else {}),
-    }
-
-
-def _print_mentions(text: str, mentions: tuple[Mention, ...] | list[Mention]) -> None:
-    table = Table("span", "mention", "entity", "label", "score", title=text, title_justify="left", expand=False)
-    for mention in mentions:
-        table.add_row(
-            f"{mention.start}-{mention.end}", mention.text, mention.entity, mention.label, f"{mention.score:.2f}"
-        )
-    if mentions:
-        _console().print(table, markup=False)
-    else:
-        click.echo(f"{text}\nno entity found")
-
-
-def _print_evidence(evidence: tuple[Evidence, ...], coverage: float) -> None:
-    table = Table("relevance", "evidence", "graph", expand=False)
-    for fact in evidence:
-        table.add_row(f"{fact.relevance:.2f}", fact.text, fact.graph)
-    if evidence:
-        _console().print(table, markup=False)
-    click.echo(f"coverage {coverage:.2f}")
-
-
-def _console() -> Console:
-    return Console(markup=False, highlight=False)
-
-
-def _numbers(info: GraphInfo) -> str:
-    return (
-        f"{info.triples:,} triples, {info.entities:,} entities, {info.labels:,} labels, "
-        f"{info.predicates:,} predicates, {info.named_graphs:,} named graphs"
-    )
 
 
 def _progress() -> Progress:

@@ -247,7 +247,7 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     from groundwire.kg import LiveOptions
-    from groundwire.server import app
+    from groundwire.server import main
     from groundwire.server import workers as processes
     from groundwire.server.logs import configure_logging
 
@@ -298,4 +298,4 @@ def serve(
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
         tracing=tracing,
     )
-    sys.exit(processes.supervise(config, workers) if workers > 1 else app.serve(config))
+    sys.exit(processes.supervise(config, workers) if workers > 1 else main.serve(config))

@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from groundwire.export.errors import DataError, EncoderError, RecipeError, Stage
 from groundwire.export.model import TextClassifier, load_encoder, resolve_encoder
 from groundwire.export.recipe import build_bundle
 from groundwire.export.settings import Recipe, read_recipe
+from groundwire.kg.staging import sole_build
 
 
 def test_gates_refuse_a_stage_that_lost_too_much(project: Path, recipe: Recipe, built: Bundle, tmp_path: Path):
@@ -45,6 +50,27 @@ def test_a_folder_that_is_not_of_a_build_is_left_alone(recipe: Recipe, tmp_path:
     with pytest.raises(StageError, match="holds something else"):
         build_bundle(recipe, tmp_path / "mine")
     assert (tmp_path / "mine.work" / "letter.txt").read_text() == "keep me"
+
+
+def test_of_two_builds_into_one_folder_the_second_is_refused(recipe: Recipe, tmp_path: Path):
+    with (
+        sole_build(tmp_path / "bundle", StageError),
+        pytest.raises(StageError, match=r"another build into .*bundle is running"),
+    ):
+        build_bundle(recipe, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_is_told_to_end_leaves_what_it_can_go_on_with(project: Path, tmp_path: Path):
+    out = tmp_path / "bundle"
+    command = [sys.executable, "-m", "groundwire.cli", "build", str(project / "recipe.toml"), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "bundle.work" / "training").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle.work"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +157,7 @@ def test_a_recipe_with_a_mistake_names_it(tmp_path: Path, text: str, message: st
         ("{oops", "r.jsonl:2: not JSON"),
         ('{"id": "1", "text": " ", "label": "x"}', "r.jsonl:2: 'text' must be"),
         ('{"id": "1", "text": "a", "label": "x", "entities": "e"}', "r.jsonl:2: 'entities' must be"),
+        (r'{"id": "1", "text": "half \ud83d", "label": "x"}', "r.jsonl:2: 'text' holds half of a surrogate pair"),
     ],
 )
 def test_data_with_a_mistake_names_the_line(tmp_path: Path, line: str, message: str):
