@@ -17,7 +17,6 @@ import asyncio
 import json
 import multiprocessing as mp
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from groundwire.export.machine import hardware
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -189,7 +190,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ]
     best = max(good, key=lambda run: run["texts_per_second"], default=None)
     return {
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": device()},
+        "hardware": hardware(), "gpu": device(),
         "command": "python benchmarks/bench_cuda.py", "provider": arguments.provider, "tokens": TOKENS,
         "texts": len(texts), "texts_a_request": arguments.together, "client_processes": arguments.clients,
         "bare_texts_per_second_by_batch": alone, "served_by_workers": by_workers, "best": best,

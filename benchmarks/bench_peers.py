@@ -50,6 +50,8 @@ import onnxruntime as ort
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
+from groundwire.export.machine import hardware
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results" / "peers.json"
@@ -371,7 +373,7 @@ def main() -> None:
             client.end()
     worst = judge(measured) if measured else {}
     results = {
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "hardware": hardware(),
         "python": platform.python_version(),
         "command": ["python", "benchmarks/bench_peers.py", "--venvs", "DIR", "--peers", arguments.peers,
                     "--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds)],

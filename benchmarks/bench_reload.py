@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import onnxruntime
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
+from groundwire.export.machine import hardware
 from groundwire.inference import service_pb2 as pb
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.app import Server
@@ -145,7 +145,7 @@ def main() -> None:
         uvloop.install()
         found = asyncio.run(measure(Path(folder), names, arguments.repeat))
     result = {
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "hardware": hardware(),
         "command": ["python", "benchmarks/bench_reload.py", *sys.argv[1:]],
         "onnxruntime": onnxruntime.__version__,
         "load_average": [round(load, 2) for load in os.getloadavg()],

@@ -34,8 +34,6 @@ Both sides use one thread of ONNX Runtime. `busy` is the share of the machine's 
 import argparse
 import asyncio
 import json
-import os
-import platform
 import shutil
 import statistics
 import sys
@@ -46,6 +44,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from groundwire.export.machine import hardware
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -237,7 +237,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     _, floor_cpu = echo(0.1, arguments.clients, 60 * arguments.clients)
     lengths = [len(ids) for ids, _ in bare.rows]
     return {
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "hardware": hardware(),
         "command": ["python", "benchmarks/bench_serve.py", "--requests", str(arguments.requests), "--clients",
                     str(arguments.clients), *(["--tokens", *map(str, arguments.tokens)] if arguments.tokens else [])],
         "texts": {
