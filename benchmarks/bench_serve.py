@@ -45,6 +45,7 @@ from typing import Any
 
 import numpy as np
 
+from groundwire.bundle import MODEL
 from groundwire.export.machine import hardware
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -226,7 +227,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rounds = [one_round(arguments, texts, bare) for _ in range(arguments.rounds)]
     singles, several = (report([one[way] for one in rounds]) for way in (0, 1))
     server = Serving(arguments.bundle, arguments.graph, folder / "batches")
-    alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / "model.onnx")
+    alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / MODEL)
     try:
         asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
         loaded = open_loop(server.address, texts, singles["texts_per_second"], [0.2, 0.4, 0.6, 0.8])

@@ -4,8 +4,7 @@ Call by call: latency minus what `session.run` took for it in the server, where 
 that the speed of the machine at that moment counts on both sides. Beside it, in rounds that take turns:
 
 - a server of the same library that does nothing but run the same model on a thread, on rows encoded beforehand, and
-  answers with as many bytes: no server in this language can do less;
-- one that answers at once;
+  answers with as many bytes;
 - the model alone, one run after another, and after pauses.
 """
 
@@ -13,8 +12,6 @@ import asyncio
 import pickle
 import statistics
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -23,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serve_load import ANSWER_BYTES, Bare, Serving, ask, ask_echo, ask_in_turn
+from serve_load import ANSWER_BYTES, Bare, Serving, answering, ask, ask_echo, ask_in_turn
 
 PAUSE = 0.002  # seconds; about what one client and the server need between two runs of the model
 # It answers with the seconds of its run, and as many bytes as were asked for.
@@ -31,7 +28,7 @@ MODEL_ALONE = """
 import asyncio, itertools, pickle, struct, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import grpc, onnxruntime, uvloop
+import onnxruntime
 
 feeds, size = itertools.cycle(pickle.loads(Path(sys.argv[2]).read_bytes())), int(sys.argv[3])
 options = onnxruntime.SessionOptions()
@@ -46,17 +43,6 @@ def run():
 
 async def answer(content, context):
     return (await asyncio.get_running_loop().run_in_executor(thread, run)).ljust(size)
-
-async def main():
-    server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(answer)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Echo", {"Echo": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
-
-uvloop.run(main())
 """
 
 
@@ -66,14 +52,8 @@ def model_alone(model: Path, feeds: list[Any]) -> Iterator[str]:
     with tempfile.NamedTemporaryFile(suffix=".feeds") as file:
         file.write(pickle.dumps(feeds))
         file.flush()
-        command = [sys.executable, "-c", MODEL_ALONE, str(model), file.name, str(ANSWER_BYTES)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-            process.wait()
+        with answering(MODEL_ALONE, str(model), file.name, str(ANSWER_BYTES)) as (address, _):
+            yield address
 
 
 def seconds_in(answer: bytes) -> float:

@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # writes that down at its end.
 NOTED = """
 import atexit, pickle, sys, time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from groundwire.cli.serve import serve
 from groundwire.server import runtime
@@ -51,7 +55,7 @@ serve()
 """
 # The least that a server of this library does: no model, no parsing. It waits so long, and answers with so many bytes.
 ECHO = """
-import asyncio, sys, grpc, uvloop
+import asyncio, sys
 
 wait, size = float(sys.argv[1]), int(sys.argv[2])
 
@@ -59,6 +63,10 @@ async def answer(content, context):
     if wait:
         await asyncio.sleep(wait)
     return b"x" * size
+"""
+# What follows the `answer` of such a server.
+ANSWERING = """
+import asyncio, grpc, uvloop
 
 async def main():
     server = grpc.aio.server()
@@ -164,21 +172,27 @@ async def ask_at(address: str, texts: list[str], rate: float) -> list[float]:
     return latencies
 
 
-def echo(wait: float, clients: int, calls: int) -> tuple[float, float]:
-    """What gRPC takes alone: median latency in seconds beyond `wait`, and CPU seconds of the server for a call."""
-    command = [sys.executable, "-c", ECHO, str(wait), str(ANSWER_BYTES)]
+@contextmanager
+def answering(code: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """The address and the process id of a server that answers with the `answer` of `code`; see `ask_echo`."""
+    command = [sys.executable, "-c", code + ANSWERING, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    address = process.stdout.readline().strip()
     try:
-        asyncio.run(ask_echo(address, clients, 3 * clients))
-        before = cpu_of(process.pid)
-        answers = asyncio.run(ask_echo(address, clients, calls))
-        latency = statistics.median(seconds for seconds, _ in answers)
-        return latency - wait, (cpu_of(process.pid) - before) / len(answers)
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def echo(wait: float, clients: int, calls: int) -> tuple[float, float]:
+    """What gRPC takes alone: median latency in seconds beyond `wait`, and CPU seconds of the server for a call."""
+    with answering(ECHO, str(wait), str(ANSWER_BYTES)) as (address, pid):
+        asyncio.run(ask_echo(address, clients, 3 * clients))
+        before = cpu_of(pid)
+        answers = asyncio.run(ask_echo(address, clients, calls))
+        latency = statistics.median(seconds for seconds, _ in answers)
+        return latency - wait, (cpu_of(pid) - before) / len(answers)
 
 
 async def ask_echo(address: str, clients: int, calls: int) -> list[tuple[float, bytes]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundwire.export.errors import DataError
+from groundwire.surrogates import SURROGATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,9 @@ def _parse(line: str, where: str) -> Example:
     for key in ("id", "text", "label"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise DataError(f"{where}: {key!r} must be a string that is not blank.")
-        if not _is_unicode(row[key]):
+        if SURROGATE.search(row[key]):
             raise DataError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; write it whole.")
     entities = row.get("entities", [])
-    if not isinstance(entities, list) or not all(isinstance(e, str) and _is_unicode(e) for e in entities):
+    if not isinstance(entities, list) or not all(isinstance(e, str) and not SURROGATE.search(e) for e in entities):
         raise DataError(f"{where}: 'entities' must be a list of IRIs.")
     return Example(row["id"], row["text"], row["label"], tuple(entities))
-
-
-def _is_unicode(text: str) -> bool:
-    r"""Whether a text can be written as UTF-8: JSON lets "\ud83d" stand alone, which is no character."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

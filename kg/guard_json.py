@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from groundwire.kg.contexts import Context, measure
 from groundwire.kg.watch import Watch
+from groundwire.surrogates import SURROGATE
 
 # Strings with what follows them; one that has no end yet; brackets. Possessive: no byte is looked at more than twice.
 _TOKEN = re.compile(rb'("(?:[^"\\]|\\.)*+")([ \t\r\n]*+:?)|"|[\[{]|[\]}]', re.DOTALL)
 _STRING = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a pair of surrogates, or a lone one
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_NAME = 8192  # bytes of a string that may be a term
 _LONGEST_CONTEXT = 4 << 20  # bytes
 _FREE_COPIES, _COPIES = 500_000, 4  # of terms: so many, and so many more for each byte read
@@ -207,7 +207,7 @@ class JsonWatch(Watch):
             self.refuse(what, data, position, "give its terms IRIs, or write the graph as N-Triples")
 
     def _check_surrogates(self, data: bytes, position: int, token: bytes) -> None:
-        if len(token) <= _LONGEST_NAME and _SURROGATE.search(_decoded(token)):
+        if len(token) <= _LONGEST_NAME and SURROGATE.search(_decoded(token)):
             what = "holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
             self.refuse(what, data, position, "write the character, or leave it out")
 

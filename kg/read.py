@@ -20,6 +20,7 @@ from groundwire.kg.errors import SourceError
 from groundwire.kg.guard import guarded
 from groundwire.kg.sum_hash import SumHash
 from groundwire.kg.terms import Quad, literal_key
+from groundwire.surrogates import SURROGATE
 
 FORMATS = {
     ".ttl": ox.RdfFormat.TURTLE,
@@ -226,7 +227,7 @@ def to_oxigraph(quad: Quad) -> ox.Quad:
 
 
 def _no_rdf(quad: Quad, error: ValueError) -> SourceError:
-    if any("\ud800" <= character <= "\udfff" for key in quad for character in key):
+    if any(map(SURROGATE.search, quad)):
         what = "which holds half of a surrogate pair, no character; write the character, or leave it out"
     else:
         what = f"which is no RDF: {error}; correct it"

@@ -25,6 +25,7 @@ from groundwire.kg.source import Contents, LiveOptions, QuadSource
 from groundwire.kg.sparql_http import post_query
 from groundwire.kg.terms import Quad, is_iri, literal_key, literal_parts
 from groundwire.kg.time_limit import remaining, within_limit
+from groundwire.surrogates import SURROGATE
 
 MOST_ROWS = 50_000  # read of one pattern: a hub has more triples than are ever ranked
 _MOST_BYTES = 256 << 20  # of one answer
@@ -32,7 +33,6 @@ _PAGE_SECONDS = 60.0
 _ACCEPT = "application/sparql-results+json, application/sparql-results+xml;q=0.8"
 _NOT_IN_IRI = re.compile(r'[\x00-\x20<>"{}|^`\\]')
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _EVERYWHERE = "{ %s } UNION { GRAPH ?g { %s } }"
 
 Row = dict[str, str]
@@ -237,7 +237,7 @@ def _key(term: Any) -> str:
 
 def _written(key: str) -> str | None:
     """A term in SPARQL; None for one that no query can name: blank nodes, and strings that are no absolute IRI."""
-    if key.startswith("_:") or _SURROGATE.search(key):
+    if key.startswith("_:") or SURROGATE.search(key):
         return None
     if key.startswith('"'):
         value, datatype, language = literal_parts(key)

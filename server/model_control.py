@@ -105,7 +105,7 @@ class ModelControl:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        if self._changes.under_way:  # nobody waits any more for a model that is being loaded: those were answered
+        if self._changes.under_way:  # no call waits for a load any more: those that may were answered
             self._opener.abandon()
         await self._changes.cancel()
         for name in list(self._serving):

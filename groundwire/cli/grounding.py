@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from groundwire.kg import Candidate, Evidence, GraphInfo, Mention
+from groundwire.surrogates import SURROGATE
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a value as one line of JSON."""
     # A lone surrogate (from an argument that is not UTF-8) can't be written as UTF-8, but as an escape.
     line = json.dumps(value, ensure_ascii=False)
-    if any("\ud800" <= character <= "\udfff" for character in line):
+    if SURROGATE.search(line):
         line = json.dumps(value)
     click.echo(line)
 

@@ -9,9 +9,11 @@ from tiny_bundle import write_tiny_bundle
 
 from groundwire.bundle import Bundle
 from groundwire.kg import Retriever, compile_graph, compile_store, open_graph
+from groundwire.kg.encode import PairEncoder
 from groundwire.server.app import BackgroundServer
 from groundwire.server.client import Client
 from groundwire.server.config import ServerConfig
+from groundwire.server.runtime import Runtime
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,18 @@ def retriever(graph: Path) -> Iterator[Retriever]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny: Bundle) -> PairEncoder:
+    return tiny.encoder()
+
+
+@pytest.fixture(scope="session")
+def runtime(tiny: Bundle, encoder: PairEncoder) -> Iterator[Runtime]:
+    opened = Runtime(tiny, encoder.pad_id, "cpu", 1)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import fields
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from serving import TEXTS
+from batching import batching, by_row, rows_of
 
-from groundwire.bundle import Bundle
 from groundwire.kg.encode import EncodedPair, PairEncoder
-from groundwire.server import priorities
 from groundwire.server.batcher import Batcher
 from groundwire.server.config import Limits
 from groundwire.server.errors import (
@@ -23,63 +19,7 @@ from groundwire.server.errors import (
     ShuttingDownError,
 )
 from groundwire.server.run_cost import RunCost
-from groundwire.server.runtime import Outputs, Runtime
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny: Bundle) -> PairEncoder:
-    return tiny.encoder()
-
-
-@pytest.fixture(scope="module")
-def runtime(tiny: Bundle, encoder: PairEncoder):
-    opened = Runtime(tiny, encoder.pad_id, "cpu", 1)
-    yield opened
-    opened.close()
-
-
-def by_row(outputs: Outputs) -> list[dict[str, np.ndarray]]:
-    names = [field.name for field in fields(Outputs)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*(getattr(outputs, name) for name in names), strict=True)]
-
-
-class Gated:
-    """The real model behind a gate, with a record of the batches that it ran."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.open = asyncio.Event()
-        self.started = asyncio.Event()
-        self.batches: list[list[EncodedPair]] = []
-        self.failure: Exception | None = None
-
-    async def __call__(self, rows: Sequence[EncodedPair]) -> list[dict[str, np.ndarray]]:
-        self.batches.append(list(rows))
-        self.started.set()
-        await self.open.wait()
-        if self.failure is not None:
-            failure, self.failure = self.failure, None
-            raise failure
-        loop = asyncio.get_running_loop()
-        return by_row(await loop.run_in_executor(self.runtime.executor, self.runtime.run, rows))
-
-    @property
-    def ran(self) -> list[EncodedPair]:
-        return [row for batch in self.batches for row in batch]
-
-
-@asynccontextmanager
-async def batching(
-    runtime: Runtime, cost: RunCost | None = None, **limits: float
-) -> AsyncIterator[tuple[Batcher[dict[str, np.ndarray]], Gated]]:
-    gated = Gated(runtime)
-    batcher = Batcher(gated, Limits(**limits), cost=cost)  # type: ignore[arg-type]
-    try:
-        yield batcher, gated
-    finally:
-        gated.open.set()
-        await batcher.close()
-
+from groundwire.server.runtime import Runtime
 
 OVERHEAD = 10.0  # seconds of a run, where a token takes one
 
@@ -90,12 +30,6 @@ def priced(overhead: float) -> RunCost:
     cost.overhead, cost.per_token = overhead, 1.0
     cost.learn = lambda tokens, seconds: None  # type: ignore[method-assign]
     return cost
-
-
-def rows_of(encoder: PairEncoder, count: int, seed: int) -> list[EncodedPair]:
-    rng = random.Random(seed)
-    words = " ".join(TEXTS).split()
-    return [encoder.encode(" ".join(rng.choices(words, k=rng.randint(1, 30))), ()) for _ in range(count)]
 
 
 @pytest.mark.parametrize("limits", [{}, {"batch_rows": 3}, {"batch_tokens": 200}, {"batch_rows": 1}])
@@ -283,120 +217,3 @@ async def test_a_row_that_fails_in_the_runtime_leaves_it_usable(runtime: Runtime
         [row] = rows_of(encoder, 1, 8)
         [result] = await batcher.infer([row])
     assert np.isfinite(result["probabilities"]).all()
-
-
-# A delay that no test would sit out: what is answered with it did not wait for its end.
-LONG = 3_600.0
-
-
-async def test_an_idle_model_waits_for_company_until_the_batch_is_full(runtime: Runtime, encoder: PairEncoder) -> None:
-    [row] = rows_of(encoder, 1, 9)
-    async with batching(runtime, batch_delay=LONG, batch_rows=3) as (batcher, gated):
-        gated.open.set()
-        tasks = [asyncio.create_task(batcher.infer([row])) for _ in range(2)]
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not gated.batches
-        tasks.append(asyncio.create_task(batcher.infer([row])))
-        await asyncio.gather(*tasks)
-    assert [len(batch) for batch in gated.batches] == [3]
-
-
-async def test_a_batch_is_full_by_its_tokens_too(runtime: Runtime, encoder: PairEncoder) -> None:
-    [row] = rows_of(encoder, 1, 9)
-    async with batching(runtime, batch_delay=LONG, batch_tokens=2 * len(row.ids)) as (batcher, gated):
-        gated.open.set()
-        await asyncio.gather(batcher.infer([row]), batcher.infer([row]))
-    assert [len(batch) for batch in gated.batches] == [2]
-
-
-async def test_a_lone_row_runs_when_the_delay_is_over(runtime: Runtime, encoder: PairEncoder) -> None:
-    async with batching(runtime, batch_delay=0.01) as (batcher, gated):
-        gated.open.set()
-        await batcher.infer(rows_of(encoder, 1, 9))
-    assert [len(batch) for batch in gated.batches] == [1]
-
-
-async def test_waiting_for_company_leaves_time_for_the_model(runtime: Runtime, encoder: PairEncoder) -> None:
-    """The row whose deadline comes first decides, even if it came last."""
-    patient, hurried = rows_of(encoder, 2, 10)
-    async with batching(runtime, batch_delay=LONG) as (batcher, gated):
-        gated.open.set()
-        now = asyncio.get_running_loop().time()
-        await asyncio.gather(batcher.infer([patient]), batcher.infer([hurried], now + 4.0))
-    assert len(gated.ran) == 2
-
-
-async def test_closing_does_not_wait_for_company(runtime: Runtime, encoder: PairEncoder) -> None:
-    async with batching(runtime, batch_delay=LONG) as (batcher, gated):
-        gated.open.set()
-        waiting = asyncio.create_task(batcher.infer(rows_of(encoder, 1, 11)))
-        await asyncio.sleep(0)
-        await batcher.close()
-        await waiting
-    assert len(gated.ran) == 1
-
-
-async def in_order(
-    runtime: Runtime, row: EncodedPair, priority_of: Sequence[int], **limits: float
-) -> tuple[list[int], Gated]:
-    """Ask with those priorities, in this order, while the model is busy. Returns the order of the answers."""
-    answered: list[int] = []
-
-    async with batching(runtime, **limits) as (batcher, gated):
-
-        async def ask(priority: int) -> None:
-            await batcher.infer([row], priority=priority)
-            answered.append(priority)
-
-        busy = asyncio.create_task(batcher.infer([row]))
-        await gated.started.wait()
-        tasks = [asyncio.create_task(ask(priority)) for priority in priority_of]
-        await asyncio.sleep(0)
-        gated.open.set()
-        await asyncio.gather(busy, *tasks)
-    return answered, gated
-
-
-async def test_higher_priorities_run_first_and_0_is_the_middle(runtime: Runtime, encoder: PairEncoder) -> None:
-    [row] = rows_of(encoder, 1, 12)
-    order, _ = await in_order(runtime, row, [3, 0, 1, 3, 2, 1], priority_levels=3, batch_rows=1)
-    assert order == [1, 1, 0, 2, 3, 3]
-
-
-async def test_lower_priorities_fill_up_a_batch(runtime: Runtime, encoder: PairEncoder) -> None:
-    [row] = rows_of(encoder, 1, 12)
-    order, gated = await in_order(runtime, row, [2, 2, 2, 1, 1], priority_levels=2, batch_rows=4)
-    assert sorted(order[:4]) == [1, 1, 2, 2]
-    assert [len(batch) for batch in gated.batches] == [1, 4, 1]
-
-
-async def test_whoever_is_overdue_runs_with_every_second_batch(
-    runtime: Runtime, encoder: PairEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [row] = rows_of(encoder, 1, 12)
-    asked = [2, 2, 1, 1, 1, 1, 1]
-    order, _ = await in_order(runtime, row, asked, priority_levels=2, batch_rows=1)
-    assert order == sorted(asked)
-    monkeypatch.setattr(priorities, "PATIENCE_SECONDS", 0.0)
-    order, _ = await in_order(runtime, row, asked, priority_levels=2, batch_rows=1)
-    assert order == [2, 1, 2, 1, 1, 1, 1]
-
-
-async def test_rows_of_all_priorities_share_one_bounded_queue(runtime: Runtime, encoder: PairEncoder) -> None:
-    [row] = rows_of(encoder, 1, 13)
-    async with batching(runtime, priority_levels=2, queue_rows=2) as (batcher, gated):
-        busy = asyncio.create_task(batcher.infer([row]))
-        await gated.started.wait()
-        low, high = (asyncio.create_task(batcher.infer([row], priority=priority)) for priority in (2, 1))
-        await asyncio.sleep(0)
-        assert len(batcher) == 2
-        with pytest.raises(QueueFullError):
-            await batcher.infer([row], priority=1)
-        low.cancel()
-        await asyncio.sleep(0)
-        more = asyncio.create_task(batcher.infer([row], priority=1))
-        await asyncio.sleep(0)
-        gated.open.set()
-        await asyncio.gather(busy, high, more)
-    assert len(gated.ran) == 3
