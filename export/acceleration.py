@@ -10,6 +10,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed
+
+# Its functions take the group of processes as a default, so they keep a group that is there when they are imported,
+# which else is by the first wrapped model. Then the group's threads outlive `end_training`, even the interpreter, and
+# one that still holds a tensor of the last exchange aborts the process, for which a launcher ends the others too.
+import torch.distributed.nn
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import (

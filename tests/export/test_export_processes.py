@@ -77,6 +77,13 @@ def test_processes_draw_different_random_numbers_and_go_on_with_them_after_an_in
     assert losses(whole, 0) == losses(interrupted, 0)
 
 
+def test_after_training_no_thread_of_the_group_is_left_to_outlive_the_interpreter(trained: Path):
+    # Such a thread now and then aborted a process that had done its work, and the launcher ended the other one.
+    for rank in (0, 1):
+        threads = json.loads((trained / "2" / f"threads-{rank}.json").read_text())
+        assert threads and not [name for name in threads if "gloo" in name]
+
+
 @given(st.integers(1, 9), st.integers(1, 5))
 def test_shards_hold_each_row_once_and_their_weighted_means_are_the_mean(rows: int, processes: int):
     values = torch.arange(1.0, rows + 1)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from groundwire.export.acceleration import accelerator_for
@@ -42,9 +43,8 @@ class Interrupted(TensorBatches):
             yield batch
 
 
-def train(method: str, folder: Path, stop_after: int = -1) -> None:
+def train(method: str, folder: Path, accelerator: Accelerator, stop_after: int = -1) -> nn.Module:
     """Train by a method, "standard" or an adversary's; write this process's weights and losses."""
-    accelerator = accelerator_for()
     # Only the main process's first weights count.
     torch.manual_seed(5 if accelerator.is_main_process else 999)
     model = Network()
@@ -65,13 +65,17 @@ def train(method: str, folder: Path, stop_after: int = -1) -> None:
     torch.save(model.state_dict(), folder / f"weights-{rank}.pt")
     losses = {"clean": history.clean_loss, "attacked": history.adversarial_loss, "steps": history.steps}
     (folder / f"losses-{rank}.json").write_text(json.dumps(losses | {"processes": accelerator.num_processes}))
+    return model
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     for each in ("standard", "pgd", "freelb", "trades"):
-        train(each, out / each)
+        train(each, out / each, accelerator_for())
     with contextlib.suppress(KeyboardInterrupt):
-        train("trades", out / "interrupted", stop_after=9)
-    train("trades", out / "interrupted")
-    accelerator_for().end_training()
+        train("trades", out / "interrupted", accelerator_for(), stop_after=9)
+    last = accelerator_for()
+    trained = train("trades", out / "interrupted", last)  # kept, as a build keeps its model
+    last.end_training()
+    threads = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    (out / f"threads-{last.process_index}.json").write_text(json.dumps(threads))
