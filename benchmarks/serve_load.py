@@ -23,8 +23,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # writes that down at its end.
 NOTED = """
 import atexit, pickle, sys, time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from groundwire.cli.serve import serve
 from groundwire.server import runtime

@@ -43,6 +43,9 @@ def test_what_is_asked_of_health_is_short(server: BackgroundServer) -> None:
             stub.Check(health_pb2.HealthCheckRequest(service=LONG), timeout=20)
         with refused("INVALID_ARGUMENT", "at most 1024"):
             next(stub.Watch(health_pb2.HealthCheckRequest(service=LONG), timeout=20))
+        short = health_pb2.HealthCheckRequest()
+        for answer in (stub.Check(short, timeout=20), next(stub.Watch(short, timeout=20))):
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_watches_are_counted(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,14 +174,25 @@ def test_a_status_is_short_enough_to_be_sent(server: BackgroundServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("top_k", "string_param"), ("probes", "double_param"), ("coverage", "int64_param")]
+    ("name", "kind", "own", "value"),
+    [
+        ("top_k", "string_param", "int64_param", 2),
+        ("probes", "double_param", "int64_param", 3),
+        ("coverage", "int64_param", "double_param", 0.8),
+    ],
 )
-def test_parameters_of_another_type_are_refused(server: BackgroundServer, name: str, kind: str) -> None:
+def test_parameters_of_another_type_are_refused(
+    server: BackgroundServer, name: str, kind: str, own: str, value: float
+) -> None:
     message = service_pb2.ModelInferRequest(model_name="tiny", raw_input_contents=[b"\x04\0\0\0Peru"])
     message.inputs.add(name="text", datatype="BYTES", shape=[1])
     setattr(message.parameters[name], kind, {"string_param": "3", "double_param": 3.0, "int64_param": 3}[kind])
-    with grpc.insecure_channel(server.address) as channel, refused("INVALID_ARGUMENT", f"parameters.{name}"):
-        GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=20)
+    with grpc.insecure_channel(server.address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        with refused("INVALID_ARGUMENT", f"parameters.{name}"):
+            stub.ModelInfer(message, timeout=20)
+        setattr(message.parameters[name], own, value)
+        assert stub.ModelInfer(message, timeout=20).outputs
 
 
 @pytest.mark.parametrize(

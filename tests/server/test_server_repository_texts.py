@@ -148,8 +148,13 @@ def test_those_of_the_repository_and_those_that_were_given_stand_side_by_side(
 def test_a_repository_without_a_graph_offers_no_predictions(tmp_path: Path) -> None:
     write_version(tmp_path, "adder", 1)
     plain = ServerConfig((), None, "127.0.0.1:0", "cpu", 1, repository=RepositoryConfig(tmp_path))
-    with BackgroundServer(plain) as server, Client(server.address) as client, refused("UNIMPLEMENTED"):
-        client.predict(TEXTS)
+    with serving(plain) as (client, ask, status):
+        with refused("UNIMPLEMENTED"):
+            client.predict(TEXTS)
+        with pytest.raises(grpc.RpcError) as unknown:
+            status()
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        assert ask.add("adder") == (1.0, "1")
 
 
 async def test_a_call_keeps_the_version_that_it_began_with(graph: Path, retriever: Retriever, tmp_path: Path) -> None:
