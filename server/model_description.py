@@ -92,7 +92,7 @@ def model_statistics(model: Servable) -> service_pb2.ModelStatistics:
 
 
 def _duration(duration: Duration) -> service_pb2.StatisticDuration:
-    return service_pb2.StatisticDuration(count=duration.count, ns=duration.ns)
+    return service_pb2.StatisticDuration(count=duration.count, ns=round(duration.seconds * 1e9))
 
 
 def _data_type(spec: TensorSpec) -> model_config_pb2.DataType.ValueType:

@@ -15,12 +15,8 @@ from groundwire import __version__
 from groundwire.inference import service_pb2 as pb
 from groundwire.server.catalog import Catalog
 from groundwire.server.config import MAX_ID, Limits
-from groundwire.server.errors import (
-    InvalidRequestError,
-    ModelNotReadyError,
-    UnknownModelError,
-    UnsupportedError,
-)
+from groundwire.server.errors import ModelNotReadyError, UnknownModelError, UnsupportedError
+from groundwire.server.exchange import Exchange
 from groundwire.server.lifecycle import Gate
 from groundwire.server.model_description import (
     EXTENSIONS,
@@ -34,11 +30,9 @@ from groundwire.server.servable import Servable
 from groundwire.server.service_repository import RepositoryService
 from groundwire.server.status import to_status
 from groundwire.server.streams import answer_all
-from groundwire.server.tensors import Array, Decoder, encode
 from groundwire.server.validate import check_id
 
 NAME = "inference.GRPCInferenceService"
-_MOST_BEGUN = 256
 
 _SHARED_MEMORY = tuple(
     f"{kind}SharedMemory{method}" for kind in ("System", "Cuda") for method in ("Status", "Register", "Unregister")
@@ -68,7 +62,7 @@ class InferenceService:
         self._repository = repository
         self._limits = limits
         self._gate = gate
-        self._answers: WeakKeyDictionary[Servable, _Answers] = WeakKeyDictionary()
+        self._exchanges: WeakKeyDictionary[Servable, Exchange] = WeakKeyDictionary()
 
     def handlers(self) -> Mapping[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """The handler of each method by its name."""
@@ -95,7 +89,7 @@ class InferenceService:
 
         Raises:
             UnknownModelError, ModelNotReadyError: no model of that name and version answers now.
-            InvalidRequestError, UnsupportedError: as `decode_inputs`; an output is not one of the model's.
+            InvalidRequestError, UnsupportedError: as `Exchange.read`.
             GroundwireError: as `Servable.infer`.
         """
         check_id(request.id, "id")
@@ -103,17 +97,12 @@ class InferenceService:
             return await self._infer(model, request, deadline)
 
     async def _infer(self, model: Servable, request: pb.ModelInferRequest, deadline: Deadline) -> pb.ModelInferResponse:
-        answers = self._answers.get(model)
-        if answers is None:
-            answers = self._answers[model] = _Answers(model)
-        wanted = answers.wanted(request)
-        inputs = answers.decoder.decode(request)
+        exchange = self._exchanges.get(model)
+        if exchange is None:
+            exchange = self._exchanges[model] = Exchange(model)
+        wanted, inputs = exchange.read(request)
         arrays = await model.infer(inputs, wanted, request.parameters, _earliest(deadline, request))
-        response = answers.begin(wanted, arrays)
-        if request.id:
-            response.id = request.id
-        response.raw_output_contents.extend([encode(arrays[name]) for name in wanted])
-        return response
+        return exchange.answer(request.id, wanted, arrays)
 
     def _infer_stream(
         self, contents: AsyncIterator[bytes], deadline: Deadline
@@ -169,50 +158,6 @@ class InferenceService:
             one = self._catalog.get(request.name, request.version)
             models = [one] if request.version else [model for model in models if model.name == one.name]
         return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in models])
-
-
-class _Answers:
-    """What requests and answers of one model have in common: they differ in little but their numbers."""
-
-    def __init__(self, model: Servable) -> None:
-        self._name, self._version = model.name, model.version
-        self.decoder = Decoder(model.inputs, model.max_batch)
-        self._specs = {spec.name: spec for spec in model.outputs}
-        self._all = tuple(self._specs)
-        self._begun: dict[tuple[Any, ...], bytes] = {}
-
-    def wanted(self, request: pb.ModelInferRequest) -> tuple[str, ...]:
-        """The outputs that a request asks for, or all.
-
-        Raises:
-            InvalidRequestError: one is no output of the model.
-            UnsupportedError: one shall go to shared memory.
-        """
-        if not request.outputs:
-            return self._all
-        wanted: dict[str, None] = {}
-        for output in request.outputs:
-            name = output.name
-            if name not in self._specs:
-                raise InvalidRequestError(name[:128], f"is no output of this model; it gives {', '.join(self._specs)}")
-            if "shared_memory_region" in output.parameters:
-                raise UnsupportedError(f"{name}: shared memory is not offered; outputs come in the response")
-            wanted[name] = None
-        return tuple(wanted)
-
-    def begin(self, wanted: tuple[str, ...], arrays: Mapping[str, Array]) -> pb.ModelInferResponse:
-        """A response with everything but the id and the contents. To read one back is quicker than to fill it in."""
-        key = (wanted, *[arrays[name].shape for name in wanted])
-        begun = self._begun.get(key)
-        if begun is None:
-            made = pb.ModelInferResponse(model_name=self._name, model_version=self._version)
-            for name in wanted:
-                made.outputs.add(name=name, datatype=self._specs[name].datatype, shape=arrays[name].shape)
-            begun = made.SerializeToString()
-            if len(self._begun) >= _MOST_BEGUN:  # clients choose sizes and outputs
-                self._begun.clear()
-            self._begun[key] = begun
-        return pb.ModelInferResponse.FromString(begun)
 
 
 def _earliest(deadline: Deadline, request: pb.ModelInferRequest) -> Deadline:

@@ -16,15 +16,15 @@ from groundwire.v1.prediction_pb2 import Prediction
 
 @dataclass(slots=True)
 class Duration:
-    """How often something was done, and how long it took in all, in nanoseconds."""
+    """How often something was done, and how long it took in all, in seconds."""
 
     count: int = 0
-    ns: int = 0
+    seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one more."""
         self.count += 1
-        self.ns += round(seconds * 1e9)
+        self.seconds += seconds
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,6 @@ InputTensor = service_pb2.ModelInferRequest.InferInputTensor
 BYTES = "BYTES"
 # Of one tensor: each is an object of Python, made and looked at on the event loop.
 MOST_STRINGS = 1 << 15
-_LONGEST_HEAD, _MOST_HEADS = 256, 256  # bytes; heads of tensors that are kept
 _OBJECT = np.dtype("O")
 _LITTLE = sys.byteorder == "little"
 LENGTH_BYTES = 4  # before each element of a raw BYTES tensor, little-endian
@@ -51,84 +50,97 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-def decode_inputs(request: Request, specs: Sequence[TensorSpec], most_rows: int = 0) -> dict[str, Array]:
-    """The inputs of a request by name, each of the rank of its spec and, unless that is 0, of at most `most_rows` rows.
+class Layout(NamedTuple):
+    """A tensor of a request without its content: what its head says, found right."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]  # in the rank of the spec
+    elements: int
+    dtype: np.dtype[Any]
+
+    def read(self, content: bytes) -> Array:
+        """The tensor whose element of raw_input_contents is `content`.
+
+        Raises:
+            InvalidRequestError: it does not hold as many elements as the shape says.
+        """
+        if self.datatype == BYTES:
+            return _objects(_split(self.name, content, self.elements)).reshape(self.shape)
+        if len(content) != self.elements * self.dtype.itemsize:
+            raise InvalidRequestError(
+                self.name,
+                f"has {len(content)} bytes; {self.datatype} of shape {list(self.shape)} has "
+                f"{self.elements * self.dtype.itemsize}",
+            )
+        # Any byte but 0 is true, as in Triton; numpy would keep such a byte as it is.
+        flat = np.frombuffer(content, np.uint8) != 0 if self.datatype == "BOOL" else np.frombuffer(content, self.dtype)
+        return flat.reshape(self.shape)
+
+
+def lay_out(
+    tensors: Sequence[InputTensor], specs: Sequence[TensorSpec], most_rows: int = 0, *, raw: bool
+) -> tuple[Layout, ...]:
+    """What the heads of a request's tensors say, each of the rank of its spec and, unless that is 0, of at most
+    `most_rows` rows. `raw`: the contents come in raw_input_contents.
 
     A last axis of size 1 may be left out, so a list of texts may be sent as [N] or as [N, 1].
 
     Raises:
-        InvalidRequestError: a tensor is unknown, missing or given twice, or its datatype, shape or content is wrong.
+        InvalidRequestError: a tensor is unknown, missing or given twice, or its datatype or shape is wrong.
         UnsupportedError: a tensor lies in shared memory.
     """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequestError(
-            "raw_input_contents", f"holds {len(raw)} tensors, and inputs names {len(request.inputs)}; send one for each"
-        )
     known = {spec.name: spec for spec in specs}
-    arrays: dict[str, Array] = {}
-    for index, tensor in enumerate(request.inputs):
+    layouts: dict[str, Layout] = {}
+    for tensor in tensors:
         name = tensor.name
         if name not in known:
             raise InvalidRequestError(name[:128], f"is no input of this model; it takes {', '.join(known)}")
-        if name in arrays:
+        if name in layouts:
             raise InvalidRequestError(name, "is given twice")
         if "shared_memory_region" in tensor.parameters:
             raise UnsupportedError(f"{name}: shared memory is not offered; send the tensor in the request")
         if raw and tensor.HasField("contents"):
             raise InvalidRequestError(name, "has contents and raw_input_contents; send one of them")
         shape = _check_shape(tensor, known[name])
+        count = math.prod(shape)
         if most_rows and shape and shape[0] > most_rows:  # known before what may be many elements is read
             raise InvalidRequestError(name, f"has more than {most_rows} rows; send fewer")
-        if tensor.datatype == BYTES and math.prod(shape) > MOST_STRINGS:
+        if tensor.datatype == BYTES and count > MOST_STRINGS:
             raise InvalidRequestError(name, f"has more than {MOST_STRINGS} elements of {BYTES}; send fewer at once")
-        content = _raw(tensor, raw[index]) if raw else _typed(tensor)
-        arrays[name] = content.reshape(shape)
-    missing = known.keys() - arrays.keys()
+        layouts[name] = Layout(name, tensor.datatype, shape, count, DATATYPES[tensor.datatype][0])
+    missing = known.keys() - layouts.keys()
     if missing:
         raise InvalidRequestError(min(missing), "is missing")
-    return arrays
+    return tuple(layouts.values())
 
 
-class _Layout(NamedTuple):
-    """How the content of a raw tensor is read."""
+def read_raw(layouts: Sequence[Layout], contents: Sequence[bytes]) -> dict[str, Array]:
+    """The tensors of a request by name, `contents` being its raw_input_contents.
 
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    size: int  # bytes
-
-
-class Decoder:
-    """`decode_inputs` for one model. What was found right in the head of a tensor is not looked at again.
-
-    Clients send the same names, datatypes and shapes over and over, and these checks are most of a small tensor's way.
+    Raises:
+        InvalidRequestError: there are not as many contents as tensors, or as `Layout.read`.
     """
+    if len(contents) != len(layouts):
+        raise InvalidRequestError(
+            "raw_input_contents",
+            f"holds {len(contents)} tensors, and inputs names {len(layouts)}; send one for each",
+        )
+    return {layout.name: layout.read(content) for layout, content in zip(layouts, contents, strict=True)}
 
-    def __init__(self, specs: Sequence[TensorSpec], most_rows: int = 0) -> None:
-        self._specs, self._most_rows = specs, most_rows
-        self._layouts: dict[bytes, _Layout] = {}  # by everything in the message but the content
 
-    def decode(self, request: Request) -> dict[str, Array]:
-        """As `decode_inputs`."""
-        raw = request.raw_input_contents
-        arrays: dict[str, Array] = {}
-        if len(raw) == len(request.inputs) == len(self._specs):
-            for tensor, content in zip(request.inputs, raw, strict=True):
-                layout = self._layouts.get(tensor.SerializeToString())
-                if layout is None or layout.size != len(content):
-                    break
-                arrays[layout.name] = np.frombuffer(content, layout.dtype).reshape(layout.shape)
-            if len(arrays) == len(self._specs):  # each once
-                return arrays
-        arrays = decode_inputs(request, self._specs, self._most_rows)
-        for tensor, content in zip(request.inputs, raw, strict=False):
-            array, head = arrays[tensor.name], tensor.SerializeToString()
-            if tensor.datatype not in (BYTES, "BOOL") and len(head) <= _LONGEST_HEAD:
-                if len(self._layouts) >= _MOST_HEADS:  # clients choose shapes
-                    self._layouts.clear()
-                self._layouts[head] = _Layout(tensor.name, array.dtype, array.shape, len(content))
-        return arrays
+def decode_inputs(request: Request, specs: Sequence[TensorSpec], most_rows: int = 0) -> dict[str, Array]:
+    """The inputs of a request by name.
+
+    Raises:
+        InvalidRequestError, UnsupportedError: as `lay_out`; or a content is wrong.
+    """
+    raw = request.raw_input_contents
+    layouts = lay_out(request.inputs, specs, most_rows, raw=bool(raw))
+    if raw:
+        return read_raw(layouts, raw)
+    pairs = zip(layouts, request.inputs, strict=True)
+    return {layout.name: _typed(tensor).reshape(layout.shape) for layout, tensor in pairs}
 
 
 def encode(array: Array) -> bytes:
@@ -152,21 +164,6 @@ def _check_shape(tensor: InputTensor, spec: TensorSpec) -> tuple[int, ...]:
             spec.name, f"has shape {list(shape[:16])}; it must be {list(spec.shape)}, -1 any size"
         )
     return full
-
-
-def _raw(tensor: InputTensor, content: bytes) -> Array:
-    """The flat elements of a raw tensor."""
-    count = math.prod(tensor.shape)
-    if tensor.datatype == BYTES:
-        return _objects(_split(tensor.name, content, count))
-    dtype, _ = DATATYPES[tensor.datatype]
-    if len(content) != count * dtype.itemsize:
-        raise InvalidRequestError(
-            tensor.name,
-            f"has {len(content)} bytes; {tensor.datatype} of shape {list(tensor.shape)} has {count * dtype.itemsize}",
-        )
-    # Any byte but 0 is true, as in Triton; numpy would keep such a byte as it is.
-    return np.frombuffer(content, np.uint8) != 0 if tensor.datatype == "BOOL" else np.frombuffer(content, dtype)
 
 
 def _split(name: str, content: bytes, count: int) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -14,9 +15,10 @@ from groundwire.server.app import BackgroundServer
 from groundwire.server.catalog import Catalog
 from groundwire.server.client import Client
 from groundwire.server.errors import InvalidRequestError, UnsupportedError
+from groundwire.server.exchange import Exchange
 from groundwire.server.service_inference import InferenceService
 from groundwire.server.service_repository import RepositoryService
-from groundwire.server.tensors import DATATYPES, Decoder, TensorSpec, decode_inputs, encode
+from groundwire.server.tensors import DATATYPES, TensorSpec, decode_inputs, encode
 
 Request = service_pb2.ModelInferRequest
 
@@ -269,7 +271,9 @@ def test_names_may_be_long_and_count_whole(length: int) -> None:
 
 def test_what_was_checked_once_is_read_alike_and_what_changed_is_checked() -> None:
     specs = [TensorSpec("x", "INT64", (-1, 2)), TensorSpec("y", "FP32", (-1, 1)), TensorSpec("b", "BOOL", (-1,))]
-    decoder = Decoder(specs)
+    outputs = [TensorSpec("p", "FP32", (-1,)), TensorSpec("q", "FP32", (-1,))]
+    model = SimpleNamespace(name="m", version="1", inputs=specs, outputs=outputs, max_batch=400)
+    exchange = Exchange(model)
 
     def message(rows: int) -> Request:
         made = Request()
@@ -283,7 +287,11 @@ def test_what_was_checked_once_is_read_alike_and_what_changed_is_checked() -> No
         return made
 
     for rows in (2, 2, 3, 2, 3):
-        found, expected = decoder.decode(message(rows)), decode_inputs(message(rows), specs)
+        asked = message(rows)
+        asked.id = f"call {rows}"
+        wanted, found = exchange.read(asked)
+        expected = decode_inputs(message(rows), specs)
+        assert (wanted, asked.id) == (("p", "q"), f"call {rows}")
         assert found.keys() == expected.keys()
         for name, array in expected.items():
             assert (found[name].dtype, found[name].tolist()) == (array.dtype, array.tolist())
@@ -301,13 +309,23 @@ def test_what_was_checked_once_is_read_alike_and_what_changed_is_checked() -> No
     def both(made: Request) -> None:
         made.inputs[1].contents.int64_contents.extend([0, 1, 2, 3])
 
-    for change, error in ((cut, "bytes"), (share, "shared memory"), (twice, "twice"), (both, "contents")):
+    def short(made: Request) -> None:
+        del made.raw_input_contents[2]
+
+    def other(made: Request) -> None:
+        made.outputs.add(name="x")
+
+    wrongs = ((cut, "bytes"), (share, "shared memory"), (twice, "twice"), (both, "contents"), (short, "2 tensors"))
+    for change, error in (*wrongs, (other, "no output")):
         wrong = message(2)
         change(wrong)
         with pytest.raises((InvalidRequestError, UnsupportedError), match=error):
-            decoder.decode(wrong)
+            exchange.read(wrong)
+    one = message(2)
+    one.outputs.add(name="q")
+    assert exchange.read(one)[0] == ("q",)
     for rows in range(1, 400):  # more shapes than are kept
-        assert decoder.decode(message(rows))["x"].shape == (rows, 2)
+        assert exchange.read(message(rows))[1]["x"].shape == (rows, 2)
 
 
 async def test_many_clients_get_their_own_answers(server: BackgroundServer, direct: Direct) -> None:
