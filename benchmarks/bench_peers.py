@@ -1,6 +1,7 @@
 """Measure the Open Inference Protocol beside other servers. JSON results go to benchmarks/results/peers.json.
 
     python benchmarks/bench_peers.py --venvs DIR [--peers kserve,mlserver,pytriton,ray] [--rounds 3] [--seconds 2]
+        [--transport native]
 
 One peer after the other is started beside Groundwire, and both are asked in turns by the same process, which uses
 Triton's own client (peers/client.py), in a closed loop of 1 and of 16 clients. Whichever is not asked is stopped
@@ -51,6 +52,7 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 from groundwire.export.machine import hardware
+from groundwire.server.config import TRANSPORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).parent / "peers"
@@ -170,14 +172,15 @@ class Process:
         self._process.wait()
 
 
-def start(name: str, venvs: Path, files: Path) -> Process:
+def start(name: str, venvs: Path, files: Path, transport: str) -> Process:
     """Start a server that answers for both kinds of work."""
     grpc_port, *others = free_ports(3)
     address, log = f"127.0.0.1:{grpc_port}", files / f"{name}.log"
     if name == OURS:
         options = ["--model", f"tensor={files}/tensor.onnx", "--bundle", f"{files}/text", "--graph", f"{files}/graph"]
         main = "from groundwire.cli.serve import serve; serve()"
-        command = [sys.executable, "-c", main, *options, "--threads", "1", "--listen", address]
+        command = [sys.executable, "-c", main, *options, "--threads", "1"]
+        command += ["--transport", transport, "--listen", address]
         return Process(command, address, log, files, PYTHONPATH=str(ROOT))
     folder = venvs / name / "bin"
     environment = {
@@ -233,9 +236,9 @@ class Client:
 
 
 @contextmanager
-def running(name: str, client: Client, venvs: Path, files: Path) -> Iterator[Process]:
+def running(name: str, client: Client, venvs: Path, files: Path, transport: str) -> Iterator[Process]:
     """A server that answers, stopped. Raises RuntimeError with the end of its log when it does not come up."""
-    server = start(name, venvs, files)
+    server = start(name, venvs, files, transport)
     try:
         end = time.perf_counter() + START_SECONDS
         for kind in ORDERS:
@@ -348,6 +351,7 @@ def main() -> None:
     parser.add_argument("--peers", default=",".join(PACKAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS, help="of Groundwire")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     venvs, peers = arguments.venvs.resolve(), arguments.peers.split(",")
@@ -360,11 +364,11 @@ def main() -> None:
         EXPECTED["tensor"] = session.run(None, {"input_ids": np.array(IDS)})[0].ravel().tolist()
         client = Client(venvs)
         try:
-            with running(OURS, client, venvs, files) as ours:
+            with running(OURS, client, venvs, files, arguments.transport) as ours:
                 for name in peers:
                     print(f"--- {name}", flush=True)
                     try:
-                        with running(name, client, venvs, files) as peer:
+                        with running(name, client, venvs, files, arguments.transport) as peer:
                             measured[name] = beside(client, ours, peer, arguments.rounds, arguments.seconds)
                     except RuntimeError as error:
                         failed[name] = str(error)
@@ -376,7 +380,8 @@ def main() -> None:
         "hardware": hardware(),
         "python": platform.python_version(),
         "command": ["python", "benchmarks/bench_peers.py", "--venvs", "DIR", "--peers", arguments.peers,
-                    "--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds)],
+                    "--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds),
+                    "--transport", arguments.transport],
         "versions": versions(venvs, list(measured)),
         "bars": {"what": "tensor, 16 clients", **BARS},
         "worst": worst,

@@ -1,6 +1,7 @@
 """Measure what serving costs beyond the model. JSON results go to benchmarks/results/serve.json.
 
     python benchmarks/bench_serve.py --bundle DIR --graph DIR --texts FILE.jsonl [--requests 2000] [--clients 32]
+        [--transport native]
     python benchmarks/bench_serve.py ... --graph FILE.nq.gz --tokens 20 60    # RDF is compiled first
 
 `--tokens LOW HIGH` asks for the texts alone that make rows of so many tokens with their evidence; the bundle is sealed
@@ -47,6 +48,7 @@ import numpy as np
 
 from groundwire.bundle import MODEL
 from groundwire.export.machine import hardware
+from groundwire.server.config import TRANSPORTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -186,7 +188,7 @@ def report(rounds: list[Judged]) -> dict[str, Any]:
 def one_round(arguments: argparse.Namespace, texts: list[str], bare: Bare) -> list[Judged]:
     """A server at saturation with one text a request and with several, and the bare model on its batches."""
     with tempfile.NamedTemporaryFile(suffix=".batches") as notes:
-        server = Serving(arguments.bundle, arguments.graph, Path(notes.name))
+        server = Serving(arguments.bundle, arguments.graph, Path(notes.name), arguments.transport)
         try:
             asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
             runs = [
@@ -226,7 +228,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     bare = Bare(arguments.bundle, arguments.graph, texts)
     rounds = [one_round(arguments, texts, bare) for _ in range(arguments.rounds)]
     singles, several = (report([one[way] for one in rounds]) for way in (0, 1))
-    server = Serving(arguments.bundle, arguments.graph, folder / "batches")
+    server = Serving(arguments.bundle, arguments.graph, folder / "batches", arguments.transport)
     alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / MODEL)
     try:
         asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
@@ -240,7 +242,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "hardware": hardware(),
         "command": ["python", "benchmarks/bench_serve.py", "--requests", str(arguments.requests), "--clients",
-                    str(arguments.clients), *(["--tokens", *map(str, arguments.tokens)] if arguments.tokens else [])],
+                    str(arguments.clients), *(["--tokens", *map(str, arguments.tokens)] if arguments.tokens else []),
+                    "--transport", arguments.transport],
         "texts": {
             "requests": len(texts),
             "different": len(set(texts)),
@@ -266,6 +269,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, help="where to draw the open loop's latencies")
     arguments = parser.parse_args()

@@ -89,8 +89,9 @@ def cpu_of(pid: int) -> float:
 class Serving:
     """`groundwire serve` in a process of its own, and the batches that it ran, once it was stopped."""
 
-    def __init__(self, bundle: Path, graph: Path, notes: Path) -> None:
+    def __init__(self, bundle: Path, graph: Path, notes: Path, transport: str = "grpcio") -> None:
         options = ("--bundle", str(bundle), "--graph", str(graph), "--listen", "127.0.0.1:0", "--threads", "1")
+        options += ("--transport", transport)
         self._notes = notes
         command = [sys.executable, "-c", NOTED, str(notes), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,6 +1,6 @@
 """Stop a server under load with SIGTERM, again and again, and count the requests that were lost.
 
-    python scripts/drain_runs.py [--runs 20] [--clients 12] [--workers 1 2] [--out FILE]
+    python scripts/drain_runs.py [--runs 20] [--clients 12] [--workers 1 2] [--transport native] [--out FILE]
 
 Clients predict, stream and send tensors, each request at once after the answer to the one before, until they are
 refused. A request is answered, its answer being compared with that of the model asked directly; or refused, with
@@ -26,6 +26,7 @@ from small_server import ADDER, TEXTS, WIDTH, SmallServer, finish, tensor_reques
 
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import AsyncClient, Client, RemoteError
+from groundwire.server.config import TRANSPORTS
 from groundwire.v1 import prediction_pb2
 
 # What a client reads when its request was not accepted: by the server's word, by the connection's end (GOAWAY names the
@@ -165,12 +166,12 @@ async def drain(server: SmallServer, clients: int, workers: int) -> Run:
     return run
 
 
-def drain_runs(runs: int, clients: int = 12, workers: Sequence[int] = (1, 2)) -> list[Run]:
+def drain_runs(runs: int, clients: int = 12, workers: Sequence[int] = (1, 2), transport: str = "grpcio") -> list[Run]:
     """Make so many runs, the numbers of worker processes taking turns."""
     found = []
     for number in range(runs):
         count = workers[number % len(workers)]
-        with SmallServer("--workers", str(count)) as server:
+        with SmallServer("--workers", str(count), "--transport", transport) as server:
             found.append(asyncio.run(drain(server, clients, count)))
     return found
 
@@ -180,11 +181,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
     parser.add_argument("--out", type=Path, help="file for the JSON, beside stdout")
     given = parser.parse_args()
-    found = drain_runs(given.runs, given.clients, given.workers)
+    found = drain_runs(given.runs, given.clients, given.workers, given.transport)
     result = {
         "ok": all(run.ok for run in found),
+        "transport": given.transport,
         "runs": len(found),
         "lost": sum(len(run.lost) + run.unanswered for run in found),
         "wrong": sum(run.wrong for run in found),

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import uvloop
@@ -30,6 +30,10 @@ from groundwire.server.sources import live_graph, live_queries, open_models, ope
 from groundwire.server.threads import yielding
 from groundwire.server.tls import Certificates
 from groundwire.server.trace import open_telemetry
+from groundwire.server.transport import open_transport
+
+if TYPE_CHECKING:
+    from groundwire.server.native import NativeServer
 
 SERVICES = (service_prediction.NAME, service_knowledge.NAME, service_model.NAME, service_inference.NAME)
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
@@ -64,7 +68,7 @@ class Server:
         self.gate: Gate
         self._live: list[Live[Any]] = []
         self._health: health.Health
-        self._grpc: grpc.aio.Server
+        self._grpc: grpc.aio.Server | NativeServer
         self._closing = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -100,7 +104,7 @@ class Server:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Load everything, then listen: a client that can connect can be answered."""
-        config, limits = self.config, self.config.limits
+        config = self.config
         host, port = split_address(config.listen)
         if config.security.tls_cert is None and not is_loopback(host):
             _log.warning(
@@ -117,16 +121,8 @@ class Server:
         handlers = await self._open(stack, metrics)
         handlers[health.NAME] = self._health.handlers()
         with yielding():  # gRPC starts its threads with its first server
-            self._grpc = grpc.aio.server(
-                interceptors=_interceptors(config.security, metrics, telemetry),
-                options=(
-                    ("grpc.enable_channelz", int(config.channelz)),
-                    ("grpc.max_receive_message_length", limits.message_bytes),
-                    ("grpc.so_reuseport", int(config.reuse_port)),
-                ),
-            )
-        for name, methods in handlers.items():
-            self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
+            methods = {f"/{service}/{name}": one for service, held in handlers.items() for name, one in held.items()}
+            self._grpc = open_transport(config, methods, _interceptors(config.security, metrics, telemetry))
         reflected = [*handlers, reflection.SERVICE_NAME]
         if config.channelz:
             channelz.add_channelz_servicer(self._grpc)
@@ -135,7 +131,7 @@ class Server:
         try:
             if config.security.tls_cert is None:
                 port = self._grpc.add_insecure_port(config.listen)
-            else:
+            elif isinstance(self._grpc, grpc.aio.Server):
                 port = self._grpc.add_secure_port(config.listen, Certificates(config.security).credentials())
         except RuntimeError as error:
             raise ConfigurationError(
@@ -148,7 +144,7 @@ class Server:
             _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
         await self._grpc.start()
         stack.push_async_callback(self._grpc.stop, SEND_SECONDS)
-        _log.info("ready", extra={"fields": {"address": self.address}})
+        _log.info("ready", extra={"fields": {"address": self.address, "transport": config.transport}})
 
     async def _open(self, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Handlers]:
         """Open graph and models. Returns the methods of each service that can be offered with them."""

@@ -15,6 +15,8 @@ from groundwire.server.errors import ConfigurationError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
+Transport = Literal["grpcio", "native"]
+TRANSPORTS: tuple[str, ...] = get_args(Transport)
 ModelControlMode = Literal["none", "poll", "explicit"]
 MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
@@ -179,7 +181,8 @@ class ServerConfig:
     supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
     refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds` and replaced when
     they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its connections
-    (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere.
+    (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere. `transport` is what
+    carries gRPC: "grpcio", or "native", which is pygrpc-native, faster and without TLS, channelz and rate limits.
     """
 
     bundles: tuple[Path, ...]
@@ -199,9 +202,21 @@ class ServerConfig:
     channelz: bool = False
     repository: RepositoryConfig | None = None
     tracing: TracingConfig | None = None
+    transport: Transport = "grpcio"
 
     def __post_init__(self) -> None:
         _check_finite("reload_seconds", self.reload_seconds)
+        if self.transport == "native":
+            for option, given in (
+                ("--tls-cert", self.security.tls_cert is not None),
+                ("--rate", self.security.rate > 0),  # it does not tell who sends a stream
+                ("--channelz", self.channelz),
+            ):
+                if given:
+                    raise ConfigurationError(
+                        f"--transport native can't do {option}: leave one of them away. What is in front of the "
+                        "server, a proxy or a mesh, may encrypt and limit rates."
+                    )
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""

@@ -10,11 +10,12 @@ import click
 
 from groundwire.cli.graph import GRAPH, GRAPH_HELP, graph_refresh, graph_seconds
 from groundwire.cli.numbers import FiniteRange
-from groundwire.cli.serving_options import batching_options, tracing_options
+from groundwire.cli.serving_options import batching_options, security_options, tracing_options
 from groundwire.server.config import (
     MODEL_CONTROLS,
     PROVIDERS,
     RELOAD_SECONDS,
+    TRANSPORTS,
     Limits,
     ModelControlMode,
     Provider,
@@ -23,6 +24,7 @@ from groundwire.server.config import (
     Security,
     ServerConfig,
     TracingConfig,
+    Transport,
 )
 
 _LIMITS = Limits()
@@ -119,18 +121,15 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     help="With --model-control explicit: load it at the start; * for all; may be given several times.",
 )
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
-@click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
-@click.option("--tls-cert", type=_FILE, help="PEM file of the server's certificate; read again when it changes.")
-@click.option("--tls-key", type=_FILE, help="PEM file of its key.")
-@click.option("--tls-client-ca", type=_FILE, help="PEM file of authorities; clients then need a certificate of one.")
-@click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; read again when it changes.")
 @click.option(
-    "--rate",
-    default=0.0,
+    "--transport",
+    default="grpcio",
     show_default=True,
-    type=FiniteRange(0),
-    help="Calls a second of one client to one process; 0: any number.",
+    type=click.Choice(TRANSPORTS),
+    help="What carries gRPC: native is pygrpc-native, faster, without TLS, channelz and rate limits.",
 )
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
+@security_options
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes on the port.")
 @click.option(
     "--provider",
@@ -216,12 +215,9 @@ def serve(
     model_control: ModelControlMode,
     load: tuple[str, ...],
     listen: str,
+    transport: Transport,
     metrics: str,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
-    token_file: Path | None,
-    rate: float,
+    security: Security,
     workers: int,
     provider: Provider,
     threads: int,
@@ -272,7 +268,6 @@ def serve(
         drain_seconds=drain_seconds,
         **batching,
     )
-    security = Security(tls_cert, tls_key, tls_client_ca, token_file, rate)
     query = QueryLimits(
         seconds=query_seconds,
         rows=query_rows,
@@ -297,5 +292,6 @@ def serve(
         repository=None if repository is None else RepositoryConfig(repository, model_versions, model_control, load),
         live=LiveOptions(graph_seconds, refresh_seconds=graph_refresh),
         tracing=tracing,
+        transport=transport,
     )
     sys.exit(processes.supervise(config, workers) if workers > 1 else main.serve(config))

@@ -1,15 +1,54 @@
-"""Options of `groundwire serve` that belong together: how requests share runs of a model, and how they are traced."""
+"""Options of `groundwire serve` that belong together: who may call, how requests share runs, how they are traced."""
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from groundwire.cli.numbers import FiniteRange
-from groundwire.server.config import MAX_PRIORITY_LEVELS, Limits, TracingConfig
+from groundwire.server.config import MAX_PRIORITY_LEVELS, Limits, Security, TracingConfig
 
 _LIMITS = Limits()
+_FILE = click.Path(path_type=Path)
+
+
+def security_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them as `security`: a `Security`."""
+
+    @functools.wraps(command)
+    def secured(
+        *args: Any,
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        tls_client_ca: Path | None,
+        token_file: Path | None,
+        rate: float,
+        **kwargs: Any,
+    ) -> Any:
+        return command(*args, security=Security(tls_cert, tls_key, tls_client_ca, token_file, rate), **kwargs)
+
+    options = (
+        click.option(
+            "--tls-cert", type=_FILE, help="PEM file of the server's certificate; read again when it changes."
+        ),
+        click.option("--tls-key", type=_FILE, help="PEM file of its key."),
+        click.option(
+            "--tls-client-ca", type=_FILE, help="PEM file of authorities; clients then need a certificate of one."
+        ),
+        click.option("--token-file", type=_FILE, help="Bearer tokens, one a line; read again when it changes."),
+        click.option(
+            "--rate",
+            default=0.0,
+            show_default=True,
+            type=FiniteRange(0),
+            help="Calls a second of one client to one process; 0: any number.",
+        ),
+    )
+    for option in reversed(options):
+        secured = option(secured)
+    return secured
 
 
 def batching_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,7 +29,7 @@ from groundwire.bundle import Bundle
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.app import Server
 from groundwire.server.client import AsyncClient, RemoteError
-from groundwire.server.config import ServerConfig
+from groundwire.server.config import TRANSPORTS, ServerConfig
 from groundwire.server.tensor_batcher import Tensors
 from groundwire.v1 import prediction_pb2
 
@@ -42,15 +42,19 @@ def is_right(direct: Direct, text: str, prediction: prediction_pb2.Prediction) -
     return np.allclose([score.probability for score in prediction.scores], expected, atol=1e-6)
 
 
-def test_sigterm_under_mixed_load_loses_nothing() -> None:
-    for run in drain_runs(2):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_sigterm_under_mixed_load_loses_nothing(transport: str) -> None:
+    for run in drain_runs(2, transport=transport):
         assert run.ok, run
         assert run.answered > CLIENTS
 
 
-async def test_a_worker_killed_under_load_loses_only_what_it_held(tiny: Bundle, graph: Path, direct: Direct) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_worker_killed_under_load_loses_only_what_it_held(
+    tiny: Bundle, graph: Path, direct: Direct, transport: str
+) -> None:
     """A call of the dead worker ends with UNAVAILABLE, and its client is answered when it asks again."""
-    with ServeProcess(tiny.path, graph, "--workers", "2") as server:
+    with ServeProcess(tiny.path, graph, "--workers", "2", "--transport", transport) as server:
         victim, _ = (event["worker"] for event in server.wait_for("worker ready", 2))
         answered, broken = [0] * CLIENTS, [0] * CLIENTS
         stop = asyncio.Event()

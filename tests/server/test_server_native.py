@@ -1,0 +1,147 @@
+"""The transport pygrpc-native: what the tests of other modules ask, asked over it, and what it alone must do."""
+# ruff: noqa: F401, F403 - the tests that are imported are collected here once more, with the fixtures of this module
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from serving import TEXTS
+from test_server_bounds import (
+    test_a_large_answer_that_is_being_sent_outlives_the_drain,
+    test_watches_are_counted,
+    test_what_is_asked_of_health_is_short,
+)
+from test_server_faults import (
+    OWN,
+    test_a_client_cancelled_in_the_middle_of_a_stream_leaves_the_queue_empty,
+    test_what_a_killed_client_left_behind_is_dropped,
+)
+from test_server_health import *
+from test_server_hostile import (
+    channel,
+    test_a_message_over_the_limit,
+    test_bytes_that_are_no_message,
+    test_unknown_methods,
+)
+from test_server_inference import (
+    stub,
+    test_a_stream_answers_in_order_and_outlives_errors,
+    test_a_text_model_answers_as_over_groundwire_v1,
+    test_a_wrong_tensor_is_refused_by_name,
+    test_many_clients_get_their_own_answers,
+)
+from test_server_overload import *
+from test_server_security import test_only_calls_with_the_token_are_answered
+from test_server_services import test_every_method_that_reflection_lists_answers
+from test_server_stream import *
+from test_server_triton_client import test_tritonclient_works_unmodified
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from small_server import LOOKUP, TABLE, tensor_request, write_lookup
+
+from groundwire.bundle import Bundle
+from groundwire.inference import service_pb2, service_pb2_grpc
+from groundwire.server.app import BackgroundServer, Server
+from groundwire.server.client import Client
+from groundwire.server.config import Security, ServerConfig
+from groundwire.server.errors import ConfigurationError
+from groundwire.v1 import prediction_pb2
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Bundle, graph: Path) -> ServerConfig:
+    return ServerConfig((tiny.path,), graph, "127.0.0.1:0", provider="cpu", threads=1, transport="native")
+
+
+@pytest.fixture(scope="module")
+def server(config: ServerConfig) -> Iterator[BackgroundServer]:
+    with BackgroundServer(config) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: BackgroundServer) -> Iterator[Client]:
+    with Client(server.address) as connected:
+        yield connected
+
+
+def test_a_port_in_use_and_addresses_of_each_kind(config: ServerConfig) -> None:
+    for listen in ("localhost:0", "[::1]:0"):
+        with (
+            BackgroundServer(dataclasses.replace(config, listen=listen)) as server,
+            Client(server.address) as client,
+        ):
+            assert client.predict(TEXTS).predictions
+            taken = dataclasses.replace(config, listen=server.address)
+            with pytest.raises(ConfigurationError, match="in use"), BackgroundServer(taken):
+                pass
+
+
+def test_compressed_requests_are_read(server: BackgroundServer) -> None:
+    asked = prediction_pb2.PredictRequest(inputs=[prediction_pb2.PredictInput(text=TEXTS[0])]).SerializeToString()
+    with grpc.insecure_channel(server.address, compression=grpc.Compression.Gzip) as zipped:
+        content = zipped.unary_unary("/groundwire.v1.PredictionService/Predict")(asked, timeout=60)
+    assert len(prediction_pb2.PredictResponse.FromString(content).predictions) == 1
+
+
+async def test_a_reader_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
+    """As with grpcio. Its buffers are larger, some 11 MB of answers, so this takes large ones."""
+    messages, width = 400, 1 << 15
+    write_lookup(tmp_path / "lookup.onnx")
+    models = ((LOOKUP, tmp_path / "lookup.onnx"),)
+    plain = ServerConfig((), None, "127.0.0.1:0", "cpu", 1, models=models, transport="native")
+    async with Server(plain) as server, grpc.aio.insecure_channel(server.address) as idle:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(idle)
+        content = tensor_request(LOOKUP, np.full((1, width), 2)).SerializeToString()
+
+        async def write() -> None:
+            for _ in range(messages):
+                await call.write(content)
+            await call.done_writing()
+
+        async def answered() -> int:
+            counted = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=LOOKUP), timeout=60)
+            return counted.model_stats[0].inference_stats.success.count
+
+        async with grpc.aio.insecure_channel(server.address, (*OWN, ("grpc.http2.bdp_probe", 0))) as channel:
+            call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+            writing = asyncio.create_task(write())
+            still = before = 0
+            while still < 20:
+                await asyncio.sleep(0.02)
+                now = await answered()
+                still = still + 1 if now == before and now else 0
+                before = now
+            assert before < messages / 2, before
+            assert not writing.done()
+            found = [service_pb2.ModelStreamInferResponse.FromString(content) async for content in call]
+            await writing
+    assert len(found) == messages
+    expected = np.full(width, TABLE[2]).tobytes()
+    assert all(one.infer_response.raw_output_contents[0] == expected for one in found)
+
+
+def test_what_it_can_not_do_is_refused_at_the_start(config: ServerConfig) -> None:
+    pem = Path("key.pem")
+    for change, option in (
+        ({"security": Security(pem, pem)}, "--tls-cert"),
+        ({"security": Security(rate=1.0)}, "--rate"),
+        ({"channelz": True}, "--channelz"),
+    ):
+        with pytest.raises(ConfigurationError, match=option):
+            dataclasses.replace(config, **change)
+
+
+def test_without_the_package_it_is_refused_and_nothing_else_is_taken(
+    config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "groundwire.server.native")
+    monkeypatch.setitem(sys.modules, "pygrpc_native", None)
+    with pytest.raises(ConfigurationError, match=r"groundwire\[native\]"), BackgroundServer(config):
+        pass
