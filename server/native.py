@@ -79,6 +79,7 @@ class NativeServer:
                 address,
                 [(path, handler.response_streaming) for path, handler in self._methods],
                 call_details=True,
+                io_threads=1,  # it keeps up with many times what Python answers, and a second one takes its time
                 delay_stream_headers=True,  # so that a refusal has a status and no beginning of an answer before it
                 keepalive_permit_without_calls=False,
                 metrics=True,
