@@ -61,6 +61,11 @@ class NativeServer:
         self._sending: list[_Call] = []  # answered, and somebody waits for the answer to leave
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that are being answered, but for those that the server behind answers."""
+        return len(self._tasks)
+
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add methods that the server behind answers."""
         self._behind.add_generic_rpc_handlers(tuple(handlers))
@@ -125,9 +130,11 @@ class NativeServer:
                 call = _Call(number, details, self._loop)
                 handler = self._methods[method][1]
                 serve = self._stream if handler.response_streaming else self._answer
-                self._tasks[number] = self._loop.create_task(self._serve(serve, handler, content, call))
-            elif (task := self._tasks.get(number)) is not None:  # the client left, or its deadline passed
-                task.cancel()
+                task = self._tasks[number] = self._loop.create_task(self._serve(serve, handler, content, call))
+                # Not at the end of `_serve`: a task that is cancelled before its first step runs nothing of it.
+                task.add_done_callback(functools.partial(self._ended, call))
+            elif number in self._tasks:  # the client left, or its deadline passed
+                self._tasks[number].cancel()
 
     async def _serve(
         self, serve: Callable[[Handler, bytes, "_Call"], Any], handler: Handler, content: bytes, call: "_Call"
@@ -147,12 +154,13 @@ class NativeServer:
         except Exception as error:  # handlers turn theirs into statuses, so this is a bug
             _log.error("bug", exc_info=error)
             call.fail(self._front, grpc.StatusCode.UNKNOWN, "internal error; the server's log has the details")
-        finally:
-            del self._tasks[call.number]
-            if call.callbacks:
-                self._sending.append(call)
-                if self._watcher is None:
-                    self._watcher = self._loop.create_task(self._watch())
+
+    def _ended(self, call: "_Call", _task: asyncio.Task[None]) -> None:
+        del self._tasks[call.number]
+        if call.callbacks:
+            self._sending.append(call)
+            if self._watcher is None:
+                self._watcher = self._loop.create_task(self._watch())
 
     async def _answer(self, handler: Handler, content: bytes, call: "_Call") -> None:
         self._front.respond(call.number, await handler.unary_unary(content, call))

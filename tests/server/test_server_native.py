@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from serving import TEXTS
+from serving import TEXTS, until
 from test_server_bounds import (
     test_a_large_answer_that_is_being_sent_outlives_the_drain,
     test_watches_are_counted,
@@ -52,6 +52,7 @@ from groundwire.server.app import BackgroundServer, Server
 from groundwire.server.client import Client
 from groundwire.server.config import Security, ServerConfig
 from groundwire.server.errors import ConfigurationError
+from groundwire.server.native import NativeServer
 from groundwire.v1 import prediction_pb2
 
 
@@ -133,6 +134,23 @@ async def test_a_reader_that_does_not_read_is_not_read_from(tmp_path: Path) -> N
     assert len(found) == messages
     expected = np.full(width, TABLE[2]).tobytes()
     assert all(one.infer_response.raw_output_contents[0] == expected for one in found)
+
+
+async def test_calls_that_end_before_they_begin_leave_nothing_behind(config: ServerConfig) -> None:
+    """A task that is cancelled before its first step runs none of its code, and so no clean-up within it."""
+    asked = prediction_pb2.PredictRequest(inputs=[prediction_pb2.PredictInput(text=TEXTS[0])]).SerializeToString()
+    async with Server(config) as server:
+        for number in range(20):
+            async with grpc.aio.insecure_channel(server.address, OWN) as channel:
+                predict = channel.unary_unary("/groundwire.v1.PredictionService/Predict")
+                calls = [predict(asked, timeout=(None, 0.002)[number % 2]) for _ in range(20)]
+                await asyncio.sleep(0.001 * (number % 8))
+                for call in calls[::2]:
+                    call.cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: server.gate.in_flight == 0)
+        assert isinstance(server._grpc, NativeServer)
+        await until(lambda: server._grpc.in_flight == 0)
 
 
 def test_what_it_can_not_do_is_refused_at_the_start(config: ServerConfig) -> None:
