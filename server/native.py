@@ -116,6 +116,9 @@ class NativeServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         await behind
         await asyncio.to_thread(self._front.close)
+        if self._watcher is not None:  # for a client that did not read its answer in time
+            self._watcher.cancel()
+        self._tell_sent()
         self._socket.cleanup()
 
     def _receive(self) -> None:
@@ -182,10 +185,13 @@ class NativeServer:
         while self._sending:
             await asyncio.sleep(_POLL_SECONDS)
             if self._all_sent():
-                sent, self._sending = self._sending, []
-                for call in sent:
-                    call.done()
+                self._tell_sent()
         self._watcher = None
+
+    def _tell_sent(self) -> None:
+        sent, self._sending = self._sending, []
+        for call in sent:
+            call.done()
 
     def _all_sent(self) -> bool:
         """Whether every call that came has ended on the wire too, but for those that are being answered."""
