@@ -53,7 +53,7 @@ _OWN_ERROR = "Internal error from Core"
 # More metadata than this, as HTTP/2 counts it, pygrpc-native refuses in HTTP's way, which clients read as UNKNOWN, or
 # as INTERNAL when they were still sending.
 METADATA = 16 << 10
-_REFUSED_BY_HTTP = ("status: 431", "RST_STREAM")
+_REFUSED_BY_HTTP = ("header with status: 431", "RST_STREAM with error code 1 ")
 KEPT = 5  # requests of each kind of failure
 _OPTIONS = (("grpc.max_receive_message_length", 64 * MIB), ("grpc.use_local_subchannel_pool", 1))
 
@@ -62,6 +62,7 @@ _OPTIONS = (("grpc.max_receive_message_length", 64 * MIB), ("grpc.use_local_subc
 class Findings:
     """What happened."""
 
+    native: bool = False  # whether pygrpc-native carries the calls
     statuses: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
     http2: Counter[str] = field(default_factory=Counter)
@@ -121,14 +122,17 @@ async def send(channel: grpc.aio.Channel, sent: Case, found: Findings, rng: rand
         code = "ENDED WHILE SENDING"
     found.failures += [
         {"what": what, "case": to_json(sent)}
-        for what in wrongs(sent, code, details, answers, time.monotonic() - started)
+        for what in wrongs(sent, code, details, answers, time.monotonic() - started, native=found.native)
     ]
     return code
 
 
-def wrongs(sent: Case, code: str, details: str, answers: list[bytes], seconds: float) -> Iterator[str]:
+def wrongs(
+    sent: Case, code: str, details: str, answers: list[bytes], seconds: float, *, native: bool = False
+) -> Iterator[str]:
     """What must not be in the way that a call ended, after so many seconds."""
-    if code in WRONG and not (_size(sent) > METADATA and any(one in details for one in _REFUSED_BY_HTTP)):
+    refused = native and _size(sent) > METADATA and any(one in details for one in _REFUSED_BY_HTTP)
+    if code in WRONG and not refused:
         yield f"answered {code}: {details}"
     if code == "DEADLINE_EXCEEDED" and seconds >= PATIENCE:
         yield f"no answer for {PATIENCE:g} s"
@@ -234,7 +238,7 @@ def probe_until(server: SmallServer, found: Findings, end: float, stop: threadin
 
 async def fuzz(server: SmallServer, seconds: float, seed: int) -> Findings:
     """Fuzz a server for that long."""
-    found = Findings()
+    found = Findings(native=server.native)
     async with grpc.aio.insecure_channel(server.address, _OPTIONS) as channel:
         for control in control_cases():
             status = await send(channel, control, found)
@@ -291,7 +295,7 @@ def report(found: Findings, seconds: float, seed: int) -> dict[str, Any]:
 
 async def replay(server: SmallServer, sent: Case) -> Findings:
     """Send one kept case again."""
-    found = Findings(resident=[0])
+    found = Findings(native=server.native, resident=[0])
     async with grpc.aio.insecure_channel(server.address, _OPTIONS) as channel:
         found.statuses[await send(channel, sent, found)] += 1
     judge(server, found)

@@ -46,6 +46,7 @@ class SmallServer:
 
     def __init__(self, *options: str) -> None:
         self._options = options
+        self.native = "native" in options  # the transport
         self._folder = tempfile.TemporaryDirectory(prefix="groundwire-small-")
 
     def __enter__(self) -> Self:

@@ -62,8 +62,10 @@ def runtime(tiny: Bundle, encoder: PairEncoder) -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="session")
-def config(tiny: Bundle, graph: Path) -> ServerConfig:
-    return ServerConfig((tiny.path,), graph, "127.0.0.1:0", provider="cpu", threads=1)
+def config(request: pytest.FixtureRequest, tiny: Bundle, graph: Path) -> ServerConfig:
+    """Of the default transport, unless a module asks for another; see `test_server_native`."""
+    transport = getattr(request, "param", "grpcio")
+    return ServerConfig((tiny.path,), graph, "127.0.0.1:0", provider="cpu", threads=1, transport=transport)
 
 
 @pytest.fixture(scope="session")

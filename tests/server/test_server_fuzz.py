@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from fuzz_cases import OIP, STREAMS, V1, Case, control_cases, seeds
-from fuzz_server import error_within, from_json, fuzz, report, to_json, wrongs
+from fuzz_server import METADATA, error_within, from_json, fuzz, report, to_json, wrongs
 from http2_frames import whole
 from small_server import SmallServer
 from soak import SHARES, growth, soak
@@ -81,6 +81,14 @@ def test_the_fuzzer_sees_what_must_not_be(code: str, seconds: float, what: str) 
     [said] = wrongs(sent, code, "", [], seconds)
     assert what in said
     assert list(wrongs(sent, "UNAVAILABLE", "", [], 0.1)) == []
+
+
+def test_only_too_much_metadata_may_be_refused_by_http_and_only_natively() -> None:
+    details = "Received http2 header with status: 431"
+    large, small = (Case(STREAMS[0], (b"",), (("x", "y" * size),)) for size in (METADATA, 100))
+    assert list(wrongs(large, "UNKNOWN", details, [], 0.1, native=True)) == []
+    for sent, said, native in ((large, details, False), (small, details, True), (large, "another", True)):
+        assert list(wrongs(sent, "UNKNOWN", said, [], 0.1, native=native))
 
 
 def test_the_fuzzer_sees_what_must_not_be_in_a_stream() -> None:

@@ -56,21 +56,10 @@ from groundwire.server.native import NativeServer
 from groundwire.v1 import prediction_pb2
 
 
-@pytest.fixture(scope="module")
-def config(tiny: Bundle, graph: Path) -> ServerConfig:
-    return ServerConfig((tiny.path,), graph, "127.0.0.1:0", provider="cpu", threads=1, transport="native")
-
-
-@pytest.fixture(scope="module")
-def server(config: ServerConfig) -> Iterator[BackgroundServer]:
-    with BackgroundServer(config) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: BackgroundServer) -> Iterator[Client]:
-    with Client(server.address) as connected:
-        yield connected
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the servers of this module the transport."""
+    if "config" in metafunc.fixturenames:
+        metafunc.parametrize("config", ["native"], indirect=True, scope="session")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
