@@ -24,6 +24,7 @@ from onnxruntime.transformers.optimizer import optimize_model
 from torch import Tensor, nn
 
 from groundwire.bundle import INPUTS
+from groundwire.export.cpu_graph import suit_cpu
 from groundwire.export.errors import StageError
 from groundwire.export.model import TextClassifier
 
@@ -130,6 +131,7 @@ def quantize_core(path: Path, out: Path, batches: Sequence[Batch]) -> None:
     if not any(node.op_type in {"MatMulInteger", "QAttention"} for node in quantized.graph.node):
         raise StageError("quantization changed no node: the encoder has no matrix product that ONNX Runtime knows")
     _fix_ranges(quantized, batches)
+    suit_cpu(quantized)
     onnx.save(quantized, str(out))
 
 
