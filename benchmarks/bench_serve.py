@@ -24,8 +24,9 @@ after a wait when 32 clients ask.
 
 A third needs no other side:
 
-- Open loop: requests come at random (a Poisson process) at shares of the throughput that saturation showed, whether
-  or not the earlier ones were answered, and latency counts from the moment that one was due. `--plot` draws it.
+- Open loop: requests come at random (a Poisson process) at shares of what the same server answers at saturation, which
+  is measured right before each, since a shared machine changes its speed; whether or not the earlier ones were
+  answered, and latency counts from the moment that one was due. `--plot` draws it.
 
 Told besides: how far the company of other rows moves a text's probabilities, as INT8 scales whole batches.
 
@@ -57,6 +58,7 @@ from serve_load import TICKS, Bare, Row, Serving, ask, ask_at, echo
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
+TO_SATURATE = 600  # texts that measure the throughput before an open loop
 TOGETHER = 4  # texts of a request, in the second measurement at saturation
 
 
@@ -64,20 +66,6 @@ def percentiles(latencies: list[float]) -> dict[str, float]:
     """Milliseconds."""
     found = {f"p{share}_ms": float(np.percentile(latencies, share)) * 1000 for share in (50, 90, 99)}
     return {name: round(value, 2) for name, value in found.items()}
-
-
-def open_loop(address: str, texts: list[str], throughput: float, loads: list[float]) -> dict[str, Any]:
-    """Latencies at shares of the throughput, each for at most the given texts and some 20 seconds."""
-    found = {}
-    for load in loads:
-        rate = load * throughput
-        some = texts[: max(200, round(20 * rate))]
-        figures = percentiles(asyncio.run(ask_at(address, some, rate)))
-        found[f"{load:.0%}"] = {
-            "requests_per_second": round(rate, 1), "requests": len(some), **figures,
-            "p99_over_p50": round(figures["p99_ms"] / figures["p50_ms"], 2),
-        }  # fmt: skip
-    return found
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -150,6 +138,22 @@ def saturate(server: Serving, texts: list[str], clients: int, together: int) -> 
     busy_after, there_after = machine_cpu()
     others = (busy_after - busy) - (server.cpu() + time.process_time() - mine)
     return Saturated(len(texts), started, ended, cpu, max(others, 0) / (there_after - there))
+
+
+def open_loop(server: Serving, texts: list[str], clients: int, loads: list[float]) -> dict[str, Any]:
+    """Latencies at shares of what `clients` at once get, each for at most the given texts and some 20 seconds."""
+    found = {}
+    for load in loads:
+        throughput = saturate(server, texts[:TO_SATURATE], clients, 1).rate
+        rate = load * throughput
+        some = texts[: max(200, round(20 * rate))]
+        figures = percentiles(asyncio.run(ask_at(server.address, some, rate)))
+        found[f"{load:.0%}"] = {
+            "saturation_per_second": round(throughput, 1),
+            "requests_per_second": round(rate, 1), "requests": len(some), **figures,
+            "p99_over_p50": round(figures["p99_ms"] / figures["p50_ms"], 2),
+        }  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / MODEL)
     try:
         asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
-        loaded = open_loop(server.address, texts, singles["texts_per_second"], [0.2, 0.4, 0.6, 0.8])
+        loaded = open_loop(server, texts, arguments.clients, [0.2, 0.4, 0.6, 0.8])
         alone.ask(arguments.rounds)
     finally:
         server.stop()
