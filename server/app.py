@@ -171,9 +171,9 @@ class Server:
             raise ConfigurationError("--query-store needs --graph: the service that answers queries links texts too.")
         elif config.bundles:
             raise ConfigurationError("a bundle answers with a graph: give --graph, a compiled graph or an RDF file.")
-        catalog = await open_models(stack, config, graph, metrics)
+        catalog = await open_models(stack, config, graph, metrics, gate.alone)
         self.models = Models(catalog)
-        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers)
+        self._repository = await open_repository(stack, config, catalog, graph, metrics, self._peers, gate.alone)
         if graph is not None and (config.bundles or config.repository is not None):
             prediction = service_prediction.PredictionService(self.models, config.limits, gate)
             handlers[service_prediction.NAME] = prediction.handlers()

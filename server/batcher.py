@@ -11,8 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from groundwire.kg.encode import EncodedPair
 from groundwire.server.config import Limits
@@ -23,13 +22,14 @@ from groundwire.server.errors import (
     QueueFullError,
     ShuttingDownError,
 )
+from groundwire.server.jobs import Job, Result, Row
 from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
 from groundwire.server.run_cost import RunCost
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.trace import trace_fields
 
-Result = TypeVar("Result")
 Run = Callable[[Sequence[EncodedPair]], Awaitable[Sequence[Result]]]
+RunNow = Callable[[Sequence[EncodedPair]], Sequence[Result] | None]
 
 # How far down the queue the owner looks for rows of a similar length, in batches.
 WINDOW_BATCHES = 4
@@ -42,47 +42,6 @@ _TOO_LATE = "the deadline passed before the model's answer was ready"
 _log = logging.getLogger("groundwire.server")
 
 
-@dataclass(slots=True, eq=False)
-class _Job(Generic[Result]):
-    """The rows of one request, which may run in several batches, and the future that its coroutine waits for."""
-
-    size: int
-    future: asyncio.Future[list[Result]]
-    deadline: float | None
-    done: dict[int, Result] = field(default_factory=dict)  # by position in the job
-    record: Record = field(default_factory=Record)
-    queued: float = field(default_factory=time.perf_counter)
-    ran: bool = False
-
-    def start(self, now: float) -> None:
-        """Some of its rows run now."""
-        if not self.ran:
-            self.ran = True
-            self.record.queue = now - self.queued
-
-    def deliver(self, position: int, result: Result) -> None:
-        """Take the result of a row; the last one completes the job."""
-        self.done[position] = result
-        if len(self.done) == self.size and not self.future.done():
-            self.future.set_result([self.done[place] for place in range(self.size)])
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def is_dead(self, now: float) -> bool:
-        """Whether nobody waits any more: answered, cancelled, or past its deadline."""
-        return self.future.done() or (self.deadline is not None and self.deadline <= now)
-
-
-@dataclass(slots=True, eq=False)
-class _Row(Generic[Result]):
-    encoded: EncodedPair
-    length: int
-    job: _Job[Result]
-    position: int
-
-
 class Batcher(Generic[Result]):
     """Runs rows in batches. Make it, and use it, on one event loop; `close` it there.
 
@@ -91,16 +50,25 @@ class Batcher(Generic[Result]):
         limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows` and `priority_levels` apply.
         statistics: where the runs are counted.
         cost: what a run costs; learned from the runs when none is given.
+        run_now: runs the one row of a request that nobody else waits beside, on the event loop, or gives none: then it
+            goes through `run`.
     """
 
     def __init__(
-        self, run: Run[Result], limits: Limits, statistics: Statistics | None = None, cost: RunCost | None = None
+        self,
+        run: Run[Result],
+        limits: Limits,
+        statistics: Statistics | None = None,
+        cost: RunCost | None = None,
+        run_now: RunNow[Result] | None = None,
     ) -> None:
         self._run = run
+        self._run_now = run_now
         self._statistics = statistics or Statistics()
         self._limits = limits
-        self._rows: PriorityQueue[_Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
+        self._rows: PriorityQueue[Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
+        self._running = False  # a batch
         self._closing = False
         self._cost = cost or RunCost()
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
@@ -128,9 +96,11 @@ class Batcher(Generic[Result]):
         self._admit(rows)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Result]] = loop.create_future()
-        job = _Job(len(rows), future, deadline, record=record or Record())
-        line = self._rows.of(priority)
-        line.extend(_Row(row, len(row.ids), job, position) for position, row in enumerate(rows))
+        job = Job(len(rows), future, deadline, record=record or Record())
+        waiting = [Row(row, len(row.ids), job, position) for position, row in enumerate(rows)]
+        if self._run_at_once(waiting):
+            return await future
+        self._rows.of(priority).extend(waiting)
         self._wake.set()
         self._statistics.waiting(len(self._rows))
         if deadline is None:
@@ -212,21 +182,21 @@ class Batcher(Generic[Result]):
             oldest.job.queued, self._limits.batch_delay, ((row.job.queued, row.job.deadline) for row in rows)
         )
 
-    def _next_batch(self) -> list[_Row[Result]]:
+    def _next_batch(self) -> list[Row[Result]]:
         """Take the first row and, of those close behind, the ones that waste least with it; see `PriorityQueue.turn`.
 
         With one priority the first row is the oldest, so it always runs next and none starves. Rows come sorted by
         length.
         """
         self._drop_dead()
-        batch: list[_Row[Result]] = []
+        batch: list[Row[Result]] = []
         for level in self._rows.turn():
             if len(batch) == self._limits.batch_rows:
                 break
             self._take(level, batch)
         return sorted(batch, key=lambda row: row.length)
 
-    def _take(self, level: deque[_Row[Result]], batch: list[_Row[Result]]) -> None:
+    def _take(self, level: deque[Row[Result]], batch: list[Row[Result]]) -> None:
         """Move rows that fit from the front of a level to the batch: the nearest in length to its first row.
 
         So many of them that a row wastes least: its share of the run's overhead and of the seconds for padding. What a
@@ -259,28 +229,57 @@ class Batcher(Generic[Result]):
         now = asyncio.get_running_loop().time()
         self._rows.drop(lambda row: row.job.is_dead(now))
 
-    async def _run_batch(self, batch: list[_Row[Result]]) -> None:
+    def _run_at_once(self, batch: list[Row[Result]]) -> bool:
+        """Run the rows of a request on the event loop, if `run_now` may and does; whether it did."""
+        job = batch[0].job
+        alone = len(batch) == 1 and not (self._running or len(self._rows) or self._limits.batch_delay)
+        if self._run_now is None or not alone or job.is_dead(asyncio.get_running_loop().time()):
+            return False
         started = time.perf_counter()
-        jobs = {row.job: None for row in batch}
-        for job in jobs:
-            job.start(started)
         try:
-            results = await self._run([row.encoded for row in batch])
-            _check_count(results, batch)
+            results = self._run_now([row.encoded for row in batch])
+            if results is None:
+                return False
+            job.start(started)
+            self._deliver(batch, results, started)
+        except Exception as error:  # as in `_run_batch`
+            self._fail(batch, error)
+        return True
+
+    async def _run_batch(self, batch: list[Row[Result]]) -> None:
+        started = time.perf_counter()
+        for job in _jobs(batch):
+            job.start(started)
+        self._running = True
+        try:
+            self._deliver(batch, await self._run([row.encoded for row in batch]), started)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
-            if not isinstance(error, InferenceError):
-                fields = trace_fields(job.record.call for job in jobs)
-                _log.error("bug", exc_info=error, extra={"fields": fields})
-            for job in jobs:
-                job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
-            return
+            self._fail(batch, error)
+        finally:
+            self._running = False
+
+    def _fail(self, batch: list[Row[Result]], error: Exception) -> None:
+        jobs = _jobs(batch)
+        if not isinstance(error, InferenceError):
+            fields = trace_fields(job.record.call for job in jobs)
+            _log.error("bug", exc_info=error, extra={"fields": fields})
+        for job in jobs:
+            job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
+
+    def _deliver(self, batch: list[Row[Result]], results: Sequence[Result], started: float) -> None:
+        _check_count(results, batch)
         elapsed = max(time.perf_counter() - started, 1e-6)
         self._cost.learn(len(batch) * max(row.length for row in batch), elapsed)
         self._statistics.ran(len(batch), sum(row.length for row in batch), elapsed)
-        for job in jobs:
+        for job in _jobs(batch):
             job.record.infer += elapsed
         for row, result in zip(batch, results, strict=True):
             row.job.deliver(row.position, result)
+
+
+def _jobs(batch: Sequence[Row[Result]]) -> list[Job[Result]]:
+    """The requests that have rows in a batch, each once."""
+    return list({row.job: None for row in batch})
 
 
 def _check_count(results: Sequence[object], batch: Sequence[object]) -> None:

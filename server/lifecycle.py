@@ -36,6 +36,10 @@ class Gate:
         if not self.in_flight:
             self._idle.set()
 
+    def alone(self) -> bool:
+        """Whether at most one call is inside: the one that asks."""
+        return self.in_flight <= 1
+
     def hold(self, context: Any) -> None:
         """Count a call until gRPC has sent its answer, or given it up. Called from within its `with` block."""
         self.in_flight += 1

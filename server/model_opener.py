@@ -5,6 +5,7 @@ import gc
 import logging
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Opener:
         limits, provider, threads: as of `TensorModel` and `Pipeline`.
         graph: what bundles answer with; without one they are refused.
         metrics: where they count, under the name NAME/VERSION.
+        alone: as of `Pipeline`.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class Opener:
         threads: int = 0,
         graph: Live[Retriever] | None = None,
         metrics: Metrics | None = None,
+        alone: Callable[[], bool] | None = None,
     ) -> None:
         self._repository = repository
         self._settings = (limits, provider, threads)
         self._graph = graph
         self._metrics = metrics
+        self._alone = alone
         self._abandoned = False
         self._leaving: Counter[tuple[str, int]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,7 +143,8 @@ class Opener:
     def _text_model(self, version: ModelVersion) -> _Made:
         if self._graph is None:
             raise ConfigurationError("it is a bundle, which answers with a graph: give --graph")
-        pipeline = Pipeline(open_bundle(version.path), self._graph, *self._settings, self._sink(version))
+        bundle = open_bundle(version.path)
+        pipeline = Pipeline(bundle, self._graph, *self._settings, self._sink(version), self._alone)
         return TextModel(pipeline, version.name, str(version.number)), pipeline
 
     def _sink(self, version: ModelVersion) -> ModelMetrics | None:

@@ -1,5 +1,6 @@
 """What a server answers from: the graph, the query store, and models, those of a repository included."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -51,9 +52,13 @@ def live_queries(path: Path, limits: QueryLimits, metrics: Metrics | None = None
 
 
 async def open_models(
-    stack: AsyncExitStack, config: ServerConfig, graph: Live[Retriever] | None, metrics: Metrics | None
+    stack: AsyncExitStack,
+    config: ServerConfig,
+    graph: Live[Retriever] | None,
+    metrics: Metrics | None,
+    alone: Callable[[], bool],
 ) -> Catalog:
-    """The models that were given one by one, open until `stack` ends.
+    """The models that were given one by one, open until `stack` ends. `alone` is as of `Pipeline`.
 
     Raises:
         BundleError, ProviderError: a bundle can't be used.
@@ -68,7 +73,7 @@ async def open_models(
     if graph is not None:
         for path in config.bundles:
             bundle = open_bundle(path)
-            pipeline = Pipeline(bundle, graph, *settings, sink(bundle.manifest.name))
+            pipeline = Pipeline(bundle, graph, *settings, sink(bundle.manifest.name), alone)
             models.append(TextModel(await stack.enter_async_context(pipeline)))
     for name, path in config.models:
         model = TensorModel(name, path, *settings, sink(name))
@@ -83,8 +88,11 @@ async def open_repository(
     graph: Live[Retriever] | None,
     metrics: Metrics | None,
     peers: Peers | None,
+    alone: Callable[[], bool],
 ) -> RepositoryService:
     """The models of the repository, if there is one, in `catalog` until `stack` ends, and what answers for them.
+
+    `alone` is as of `Pipeline`.
 
     Raises:
         ConfigurationError: its folder can't be read.
@@ -92,7 +100,7 @@ async def open_repository(
     if config.repository is None:
         return RepositoryService(catalog)
     repository = Repository(config.repository.folder)
-    opener = Opener(repository, config.limits, config.provider, config.threads, graph, metrics)
+    opener = Opener(repository, config.limits, config.provider, config.threads, graph, metrics, alone)
     control = ModelControl(config.repository, repository, catalog, opener, config.reload_seconds)
     await stack.enter_async_context(control)
     return RepositoryService(catalog, control, peers.attach(control) if peers else LocalChanger(control))
