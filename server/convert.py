@@ -2,10 +2,17 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
 
 from groundwire.kg.types import XSD_STRING, Evidence, GraphInfo, Mention, Term
 from groundwire.v1 import knowledge_pb2
 
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+# Fields of the message that is made: to make one elsewhere and copy it costs twice.
+Mentions: TypeAlias = "RepeatedCompositeFieldContainer[knowledge_pb2.Mention]"
+Triples: TypeAlias = "RepeatedCompositeFieldContainer[knowledge_pb2.Evidence]"
 _LONGEST_KEPT = 1 << 8  # code points of a literal whose message is kept
 RDF_LANG_STRING = "http://www.w3.org/1999/02/22-rdf-syntax-ns#langString"
 
@@ -26,37 +33,30 @@ def to_term(term: Term) -> knowledge_pb2.Term:
             return knowledge_pb2.Term(literal=literal, label=term.label)
 
 
-def to_mentions(mentions: Iterable[Mention]) -> list[knowledge_pb2.Mention]:
-    """Mentions with all their candidates, in the order given."""
-    return [
-        knowledge_pb2.Mention(
+def add_mentions(messages: Mentions, mentions: Iterable[Mention]) -> None:
+    """Add mentions with all their candidates, in the order given."""
+    for mention in mentions:
+        message = messages.add(
             start=mention.start,
             end=mention.end,
             text=mention.text,
             entity=mention.entity,
             label=mention.label,
             score=mention.score,
-            candidates=[
-                knowledge_pb2.Candidate(
-                    entity=candidate.entity, label=candidate.label, score=candidate.score, same_as=candidate.same_as
-                )
-                for candidate in mention.candidates
-            ],
         )
-        for mention in mentions
-    ]
+        for candidate in mention.candidates:
+            message.candidates.add(
+                entity=candidate.entity, label=candidate.label, score=candidate.score, same_as=candidate.same_as
+            )
 
 
-def to_evidence(evidence: Iterable[Evidence]) -> list[knowledge_pb2.Evidence]:
-    """Triples in the order given, without contributions."""
-    messages = []
+def add_evidence(messages: Triples, evidence: Iterable[Evidence]) -> None:
+    """Add triples in the order given, without contributions."""
     for subject, predicate, obj, graph, text, relevance, conflicting in evidence:
-        message = knowledge_pb2.Evidence()
         make = _kept_statement if len(obj.value) <= _LONGEST_KEPT else _statement
+        message = messages.add()
         message.CopyFrom(make(subject, predicate, obj, graph, text, conflicting))
         message.relevance = relevance
-        messages.append(message)
-    return messages
 
 
 def _statement(

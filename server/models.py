@@ -1,7 +1,7 @@
 """The models that groundwire.v1 answers for: those of the catalog that read texts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import cast
 
 from groundwire.server.catalog import Catalog, listed
 from groundwire.server.errors import InvalidRequestError, UnknownModelError
@@ -14,8 +14,7 @@ class Models:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    @contextmanager
-    def lease(self, name: str, version: str, field: str) -> Iterator[TextModel]:
+    def lease(self, name: str, version: str, field: str) -> AbstractContextManager[TextModel]:
         """Keep a model open until the block ends, whatever replaces it.
 
         An empty name means the only one, an empty version the default one. `field` is where the request has the name.
@@ -28,13 +27,12 @@ class Models:
         name = name or self._only(field)
         if not self._catalog.knows(name):
             raise UnknownModelError(f"no model is named {name[:128]!r}; this server holds {self._names()}")
-        with self._catalog.lease(name, version) as model:
-            if not isinstance(model, TextModel):
-                raise UnknownModelError(
-                    f"{name} reads tensors, not texts, and answers through the Open Inference Protocol; models that "
-                    f"read texts: {self._names()}"
-                )
-            yield model
+        if not isinstance(self._catalog.get(name, version), TextModel):
+            raise UnknownModelError(
+                f"{name} reads tensors, not texts, and answers through the Open Inference Protocol; models that "
+                f"read texts: {self._names()}"
+            )
+        return cast("AbstractContextManager[TextModel]", self._catalog.lease(name, version))
 
     def all(self) -> list[TextModel]:
         """Every version of every text model, in the order of their names; of each the default version last."""

@@ -13,7 +13,7 @@ from groundwire.kg.encode import EncodedPair
 from groundwire.kg.types import Evidence, Grounding, Retriever
 from groundwire.server.batcher import Batcher
 from groundwire.server.config import Limits, Provider
-from groundwire.server.convert import to_evidence, to_mentions
+from groundwire.server.convert import add_evidence, add_mentions
 from groundwire.server.errors import InferenceError
 from groundwire.server.live import Fixed, Lease, Live
 from groundwire.server.pace import Pace
@@ -48,14 +48,6 @@ class _Prepared:
     rows: tuple[EncodedPair, ...]
     contributions: bool
     probes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Predictions in the order of their inputs, and the version of the graph that all of them were made with."""
-
-    predictions: list[prediction_pb2.Prediction]
-    graph_version: str
 
 
 class Pipeline:
@@ -146,17 +138,17 @@ class Pipeline:
         deadline: float | None = None,
     ) -> list[prediction_pb2.Prediction]:
         """The predictions of `answer`."""
-        return (await self.answer(inputs, options, deadline)).predictions
+        return list((await self.answer(inputs, options, deadline)).predictions)
 
     async def answer(
         self,
         inputs: Sequence[prediction_pb2.PredictInput],
         options: prediction_pb2.PredictOptions | None = None,
         deadline: float | None = None,
-    ) -> Answer:
-        """Predict `inputs`, 1 to the batch limit, all with one version of the graph.
+    ) -> prediction_pb2.PredictResponse:
+        """Predict `inputs`, 1 to the batch limit, in their order, all with one version of the graph.
 
-        `deadline` is in the time of the event loop.
+        `deadline` is in the time of the event loop. What the response says of the model is left to the caller.
 
         Raises:
             InvalidRequestError: inputs or options break a rule; nothing was run.
@@ -181,10 +173,11 @@ class Pipeline:
                     f"the model {self.bundle.manifest.name} gave a probability that is not a number; "
                     "its bundle is at fault"
                 )
-            predictions = await self._decide_all(inputs, options, prepared, verdicts)
+            response = prediction_pb2.PredictResponse(graph_version=version)
+            await self._decide_all(response, inputs, options, prepared, verdicts)
             record.decide = record.since() - inferred
-            self.statistics.predicted(predictions)
-            return Answer(predictions, version)
+            self.statistics.predicted(response.predictions)
+            return response
 
     async def _prepare_all(
         self,
@@ -234,33 +227,29 @@ class Pipeline:
 
     async def _decide_all(
         self,
+        response: prediction_pb2.PredictResponse,
         inputs: Sequence[prediction_pb2.PredictInput],
         options: prediction_pb2.PredictOptions,
         prepared: Sequence[_Prepared],
         verdicts: Sequence[Verdict],
-    ) -> list[prediction_pb2.Prediction]:
+    ) -> None:
+        """Add a prediction for each input. In place: to copy a message costs about as much as to make it."""
         coverage = self._judge.coverage(options)
-        predictions = []
         row = 0
         for item, ready in zip(inputs, prepared, strict=True):
             if row:  # long texts may have thousands of mentions: others go on between two of them
                 await asyncio.sleep(0)
-            knowledge = _knowledge(item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
-            explanation = prediction_pb2.ExplanationUncertainty(
-                evidence_count=len(ready.read),
-                max_relevance=max((triple.relevance for triple in ready.read), default=0.0),
-            )
-            prediction = self._judge.prediction(
-                verdicts[row], coverage=coverage, knowledge=knowledge, explanation=explanation
-            )
-            prediction.id = item.id
-            prediction.mentions.extend(to_mentions(ready.grounding.mentions))
-            prediction.evidence.extend(to_evidence(ready.read))
-            prediction.text_truncated = ready.rows[0].text_truncated
+            prediction = response.predictions.add(id=item.id, text_truncated=ready.rows[0].text_truncated)
+            knowledge = prediction.uncertainty.knowledge
+            _know(knowledge, item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
+            self._judge.decide(prediction, verdicts[row], coverage, not_in_graph=knowledge.not_in_graph)
+            explanation = prediction.uncertainty.explanation
+            explanation.evidence_count = len(ready.read)
+            explanation.max_relevance = max((triple.relevance for triple in ready.read), default=0.0)
+            add_mentions(prediction.mentions, ready.grounding.mentions)
+            add_evidence(prediction.evidence, ready.read)
             _compare(prediction, verdicts[row : row + len(ready.rows)], ready)
-            predictions.append(prediction)
             row += len(ready.rows)
-        return predictions
 
     @property
     def batcher(self) -> Batcher[Verdict]:
@@ -270,19 +259,20 @@ class Pipeline:
         return self._batcher
 
 
-def _knowledge(
-    item: prediction_pb2.PredictInput, ready: _Prepared, *, reads_evidence: bool
-) -> prediction_pb2.KnowledgeUncertainty:
-    """Cause 3. A model that reads the text alone has no triples to find, so for it only the linking counts."""
+def _know(
+    knowledge: prediction_pb2.KnowledgeUncertainty,
+    item: prediction_pb2.PredictInput,
+    ready: _Prepared,
+    *,
+    reads_evidence: bool,
+) -> None:
+    """Fill in cause 3. A model that reads the text alone has no triples to find, so for it only the linking counts."""
     mentions = ready.grounding.mentions
     linked = bool(mentions) or bool(item.entities)
-    confidence = 1.0 if item.entities else sum(m.score for m in mentions) / max(len(mentions), 1)
-    return prediction_pb2.KnowledgeUncertainty(
-        coverage=ready.grounding.coverage,
-        link_confidence=confidence,
-        conflicts=count_conflicts(ready.read),
-        not_in_graph=not linked or (reads_evidence and not ready.grounding.evidence),
-    )
+    knowledge.coverage = ready.grounding.coverage
+    knowledge.link_confidence = 1.0 if item.entities else sum(m.score for m in mentions) / max(len(mentions), 1)
+    knowledge.conflicts = count_conflicts(ready.read)
+    knowledge.not_in_graph = not linked or (reads_evidence and not ready.grounding.evidence)
 
 
 def _compare(prediction: prediction_pb2.Prediction, verdicts: Sequence[Verdict], ready: _Prepared) -> None:

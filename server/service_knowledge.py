@@ -9,7 +9,7 @@ import grpc
 from groundwire.kg.errors import StoreError
 from groundwire.kg.types import Retriever
 from groundwire.server.config import DEFAULT_TOP_K, Limits
-from groundwire.server.convert import to_evidence, to_graph_info, to_mentions
+from groundwire.server.convert import add_evidence, add_mentions, to_graph_info
 from groundwire.server.errors import UnsupportedError
 from groundwire.server.lifecycle import Gate
 from groundwire.server.live import Live
@@ -61,7 +61,7 @@ class KnowledgeService:
             response = knowledge_pb2.LinkResponse(graph_version=lease.value.info.version)
             for text in request.texts:  # one at a time: a call that is cancelled stops at the next text
                 mentions = await lease.run(self._thread, lease.value.link, text)
-                response.results.add(mentions=to_mentions(mentions))
+                add_mentions(response.results.add().mentions, mentions)
         return response
 
     async def ground(self, request: knowledge_pb2.GroundRequest, _deadline: Deadline) -> knowledge_pb2.GroundResponse:
@@ -78,11 +78,9 @@ class KnowledgeService:
             response = knowledge_pb2.GroundResponse(graph_version=lease.value.info.version)
             for text in request.texts:
                 grounding = await lease.run(self._thread, lease.value.ground, text, top_k)
-                response.results.add(
-                    mentions=to_mentions(grounding.mentions),
-                    evidence=to_evidence(grounding.evidence),
-                    coverage=grounding.coverage,
-                )
+                result = response.results.add(coverage=grounding.coverage)
+                add_mentions(result.mentions, grounding.mentions)
+                add_evidence(result.evidence, grounding.evidence)
         return response
 
     async def get_graph(

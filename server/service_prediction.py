@@ -44,13 +44,9 @@ class PredictionService:
             GroundwireError: as `Pipeline.answer`.
         """
         with self._models.lease(request.model, request.model_version, "model") as model:
-            answer = await model.pipeline.answer(request.inputs, request.options, deadline)
-            return prediction_pb2.PredictResponse(
-                predictions=answer.predictions,
-                model=model.name,
-                model_version=model.version,
-                graph_version=answer.graph_version,
-            )
+            response = await model.pipeline.answer(request.inputs, request.options, deadline)
+            response.model, response.model_version = model.name, model.version
+            return response
 
     def predict_stream(
         self, contents: AsyncIterator[bytes], deadline: Deadline

@@ -11,7 +11,7 @@ import numpy as np
 
 from groundwire.server.config import Limits
 from groundwire.server.errors import InvalidRequestError
-from groundwire.server.pipeline import Answer, Pipeline
+from groundwire.server.pipeline import Pipeline
 from groundwire.server.priorities import requested_priority
 from groundwire.server.servable import Parameters
 from groundwire.server.statistics import Statistics
@@ -132,7 +132,7 @@ class TextModel:
         answer = await self._pipeline.answer(items, options, deadline)
         return {name: self._column(name, answer) for name in wanted}
 
-    def _column(self, name: str, answer: Answer) -> Array:
+    def _column(self, name: str, answer: prediction_pb2.PredictResponse) -> Array:
         predictions = answer.predictions
         match name:
             case "graph_version":

@@ -100,60 +100,40 @@ class Judge:
             distance_quantile=share_nearer(self._distances, distance),
         )
 
-    def prediction(
-        self,
-        verdict: Verdict,
-        *,
-        coverage: float,
-        knowledge: prediction_pb2.KnowledgeUncertainty,
-        explanation: prediction_pb2.ExplanationUncertainty,
-    ) -> prediction_pb2.Prediction:
-        """The prediction of one row, without id, mentions, evidence and probes, which the model did not make."""
+    def decide(
+        self, prediction: prediction_pb2.Prediction, verdict: Verdict, coverage: float, *, not_in_graph: bool
+    ) -> None:
+        """Fill in what the model says of one row, in place: all but id, mentions, evidence, knowledge and probes."""
         limit = largest_score(self._quantiles, coverage)
         conforming = [self.labels[label] for label in verdict.order if verdict.scores[label] <= limit]
-        reasons = self._abstain_reasons(len(conforming), verdict.distance_quantile, knowledge)
+        reasons = self._abstain_reasons(len(conforming), verdict.distance_quantile, not_in_graph=not_in_graph)
         top = verdict.order[0]
-        return prediction_pb2.Prediction(
-            label=self.labels[top],
-            probability=verdict.probabilities[top],
-            scores=[
-                prediction_pb2.LabelScore(label=label, probability=probability, logit=logit)
-                for label, probability, logit in zip(self.labels, verdict.probabilities, verdict.logits, strict=True)
-            ],
-            prediction_set=prediction_pb2.PredictionSet(
-                labels=conforming, coverage=coverage, method=self._quantiles.method
-            ),
-            decision=prediction_pb2.DECISION_ABSTAIN if reasons else prediction_pb2.DECISION_ACCEPT,
-            abstain_reasons=reasons,
-            uncertainty=prediction_pb2.Uncertainty(
-                entropy=verdict.entropy,
-                model=prediction_pb2.ModelUncertainty(
-                    heads=verdict.heads,
-                    mutual_information=verdict.mutual_information,
-                    agreement=verdict.agreement,
-                    energy=verdict.energy,
-                    distance=verdict.distance,
-                    distance_quantile=verdict.distance_quantile,
-                ),
-                sensitivity=prediction_pb2.SensitivityUncertainty(
-                    margin=verdict.margin,
-                    robust_margin=self._robust_margin,
-                    robust_share=self._robust_share,
-                    covered=verdict.margin >= self._robust_margin,
-                ),
-                knowledge=knowledge,
-                explanation=explanation,
-            ),
-        )
+        prediction.label = self.labels[top]
+        prediction.probability = verdict.probabilities[top]
+        for label, probability, logit in zip(self.labels, verdict.probabilities, verdict.logits, strict=True):
+            prediction.scores.add(label=label, probability=probability, logit=logit)
+        conformal = prediction.prediction_set
+        conformal.labels.extend(conforming)
+        conformal.coverage, conformal.method = coverage, self._quantiles.method
+        prediction.decision = prediction_pb2.DECISION_ABSTAIN if reasons else prediction_pb2.DECISION_ACCEPT
+        prediction.abstain_reasons.extend(reasons)
+        prediction.uncertainty.entropy = verdict.entropy
+        model = prediction.uncertainty.model
+        model.heads, model.agreement = verdict.heads, verdict.agreement
+        model.mutual_information, model.energy = verdict.mutual_information, verdict.energy
+        model.distance, model.distance_quantile = verdict.distance, verdict.distance_quantile
+        sensitivity = prediction.uncertainty.sensitivity
+        sensitivity.margin, sensitivity.covered = verdict.margin, verdict.margin >= self._robust_margin
+        sensitivity.robust_margin, sensitivity.robust_share = self._robust_margin, self._robust_share
 
     def _abstain_reasons(
-        self, set_size: int, distance_quantile: float, knowledge: prediction_pb2.KnowledgeUncertainty
+        self, set_size: int, distance_quantile: float, *, not_in_graph: bool
     ) -> list[prediction_pb2.AbstainReason.ValueType]:
         policy = self.manifest.policy
         reasons = [
             (set_size != 1, prediction_pb2.ABSTAIN_REASON_AMBIGUOUS),
             (distance_quantile > policy.max_distance_quantile, prediction_pb2.ABSTAIN_REASON_OUT_OF_DISTRIBUTION),
-            (policy.require_grounding and knowledge.not_in_graph, prediction_pb2.ABSTAIN_REASON_NOT_GROUNDED),
+            (policy.require_grounding and not_in_graph, prediction_pb2.ABSTAIN_REASON_NOT_GROUNDED),
         ]
         return [reason for applies, reason in reasons if applies]
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from groundwire.errors import BundleError, GroundwireError
 from groundwire.kg import Candidate, CompiledGraphError, Evidence, Mention, SourceError, Term, UnknownEntityError
 from groundwire.kg.settings import INFERRED_GRAPH
-from groundwire.server.convert import to_evidence, to_mentions, to_term
+from groundwire.server.convert import add_evidence, add_mentions, to_term
 from groundwire.server.errors import InvalidRequestError, QueueFullError, ServerError
 from groundwire.server.status import CODES, status_code, to_status
 from groundwire.server.uncertainty import count_conflicts, share_nearer
+from groundwire.v1 import knowledge_pb2
 
 
 @settings(deadline=None)
@@ -62,10 +63,12 @@ def test_conflicts_of_functional_properties_count_once_and_inferences_not() -> N
 
 def test_what_the_wire_says_of_fused_entities_and_conflicts() -> None:
     fused, other = Candidate("urn:a", "Wien", 0.5, ("urn:b", "urn:c")), Candidate("urn:d", "Wien", 0.25)
-    [sent] = to_mentions([Mention(0, 4, "Wien", (fused, other))])
+    said = knowledge_pb2.GroundResult()
+    add_mentions(said.mentions, [Mention(0, 4, "Wien", (fused, other))])
+    [sent] = said.mentions
     assert [list(candidate.same_as) for candidate in sent.candidates] == [["urn:b", "urn:c"], []]
-    facts = to_evidence([triple("s", "p", "1", "")._replace(conflicting=True), triple("s", "p", "1", "")])
-    assert [fact.conflicting for fact in facts] == [True, False]
+    add_evidence(said.evidence, [triple("s", "p", "1", "")._replace(conflicting=True), triple("s", "p", "1", "")])
+    assert [fact.conflicting for fact in said.evidence] == [True, False]
 
 
 def test_terms() -> None:
