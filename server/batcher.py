@@ -35,6 +35,9 @@ RunNow = Callable[[Sequence[EncodedPair]], Sequence[Result] | None]
 WINDOW_BATCHES = 4
 # Bounds of the retry hint, in seconds.
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
+# Runs on the event loop in a row. Calls that come meanwhile are not seen until it is free for as long as a run takes on
+# the thread; they would run one by one, and never share a batch.
+AT_ONCE_IN_A_ROW = 4
 # What the last digits of floats may make of two batches that cost the same.
 _ALIKE = 1 + 1e-9
 _TOO_LATE = "the deadline passed before the model's answer was ready"
@@ -69,6 +72,7 @@ class Batcher(Generic[Result]):
         self._rows: PriorityQueue[Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
         self._running = False  # a batch
+        self._at_once = 0  # runs on the event loop since the last one on the thread
         self._closing = False
         self._cost = cost or RunCost()
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
@@ -233,13 +237,15 @@ class Batcher(Generic[Result]):
         """Run the rows of a request on the event loop, if `run_now` may and does; whether it did."""
         job = batch[0].job
         alone = len(batch) == 1 and not (self._running or len(self._rows) or self._limits.batch_delay)
-        if self._run_now is None or not alone or job.is_dead(asyncio.get_running_loop().time()):
+        may = alone and self._at_once < AT_ONCE_IN_A_ROW
+        if self._run_now is None or not may or job.is_dead(asyncio.get_running_loop().time()):
             return False
         started = time.perf_counter()
         try:
             results = self._run_now([row.encoded for row in batch])
             if results is None:
                 return False
+            self._at_once += 1
             job.start(started)
             self._deliver(batch, results, started)
         except Exception as error:  # as in `_run_batch`
@@ -250,9 +256,11 @@ class Batcher(Generic[Result]):
         started = time.perf_counter()
         for job in _jobs(batch):
             job.start(started)
-        self._running = True
+        self._running, self._at_once = True, 0
         try:
-            self._deliver(batch, await self._run([row.encoded for row in batch]), started)
+            results = await self._run([row.encoded for row in batch])
+            elapsed = self._deliver(batch, results, started)
+            self._cost.learn(len(batch) * max(row.length for row in batch), elapsed)
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             self._fail(batch, error)
         finally:
@@ -266,15 +274,16 @@ class Batcher(Generic[Result]):
         for job in jobs:
             job.fail(error if isinstance(error, InferenceError) else InferenceError("the model failed on a batch"))
 
-    def _deliver(self, batch: list[Row[Result]], results: Sequence[Result], started: float) -> None:
+    def _deliver(self, batch: list[Row[Result]], results: Sequence[Result], started: float) -> float:
+        """Hand out results and count the run; returns the seconds that it took."""
         _check_count(results, batch)
         elapsed = max(time.perf_counter() - started, 1e-6)
-        self._cost.learn(len(batch) * max(row.length for row in batch), elapsed)
         self._statistics.ran(len(batch), sum(row.length for row in batch), elapsed)
         for job in _jobs(batch):
             job.record.infer += elapsed
         for row, result in zip(batch, results, strict=True):
             row.job.deliver(row.position, result)
+        return elapsed
 
 
 def _jobs(batch: Sequence[Row[Result]]) -> list[Job[Result]]:

@@ -14,7 +14,7 @@ from groundwire.kg.encode import EncodedPair, PairEncoder
 from groundwire.kg.types import Retriever
 from groundwire.server import pipeline
 from groundwire.server.app import BackgroundServer
-from groundwire.server.batcher import Batcher
+from groundwire.server.batcher import AT_ONCE_IN_A_ROW, Batcher
 from groundwire.server.client import Client
 from groundwire.server.config import Limits, ServerConfig
 from groundwire.server.errors import DeadlineExceededError, InferenceError
@@ -139,6 +139,15 @@ async def test_the_pipeline_learns_that_a_model_is_quick_enough(
         assert here not in threads[-3:]
 
 
+async def test_calls_that_came_meanwhile_share_a_batch(tiny: Bundle, retriever: Retriever, threads: list[str]) -> None:
+    """Each of many that are all there looks alone, as long as those before it never give the event loop away."""
+    async with Pipeline(tiny, retriever, provider="cpu", alone=lambda: True) as asked:
+        await asked_in_turn(asked, TRUST_AFTER)
+        await asyncio.gather(*(asked_in_turn(asked, 1) for _ in range(4 * AT_ONCE_IN_A_ROW)))
+        runs = {rows: runs.count for rows, runs in asked.statistics.batches.items() if rows > 1}
+        assert runs == {3 * AT_ONCE_IN_A_ROW: 1}
+
+
 @pytest.mark.parametrize(("alone", "longest"), [(None, 1e6), (lambda: True, 1e-9)], ids=["not told", "slow"])
 async def test_else_the_models_thread_runs_it(
     tiny: Bundle,
@@ -171,7 +180,8 @@ def test_a_server_runs_lone_requests_on_its_loop_and_answers_right(
         for _ in range(TRUST_AFTER + 1):
             ask()
         assert all(name.startswith("onnx-") for name in threads[: len(TEXTS)])
-        assert not any(name.startswith("onnx-") for name in threads[-len(TEXTS) :])
+        here = [not name.startswith("onnx-") for name in threads[-(AT_ONCE_IN_A_ROW + 1) :]]
+        assert sum(here) == AT_ONCE_IN_A_ROW
 
         left = threading.Event()
 
