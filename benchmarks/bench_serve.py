@@ -59,6 +59,7 @@ from serve_load import TICKS, Bare, Row, Serving, ask, ask_at, echo
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
 TO_SATURATE = 600  # texts that measure the throughput before an open loop
+OPEN_SECONDS = 20.0
 TOGETHER = 4  # texts of a request, in the second measurement at saturation
 
 
@@ -141,12 +142,12 @@ def saturate(server: Serving, texts: list[str], clients: int, together: int) -> 
 
 
 def open_loop(server: Serving, texts: list[str], clients: int, loads: list[float]) -> dict[str, Any]:
-    """Latencies at shares of what `clients` at once get, each for at most the given texts and some 20 seconds."""
+    """Latencies at shares of what `clients` at once get, each for some `OPEN_SECONDS`."""
     found = {}
     for load in loads:
         throughput = saturate(server, texts[:TO_SATURATE], clients, 1).rate
         rate = load * throughput
-        some = texts[: max(200, round(20 * rate))]
+        some = [texts[number % len(texts)] for number in range(max(200, round(OPEN_SECONDS * rate)))]
         figures = percentiles(asyncio.run(ask_at(server.address, some, rate)))
         found[f"{load:.0%}"] = {
             "saturation_per_second": round(throughput, 1),
