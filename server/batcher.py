@@ -241,11 +241,12 @@ class Batcher(Generic[Result]):
         if self._run_now is None or not may or job.is_dead(asyncio.get_running_loop().time()):
             return False
         started = time.perf_counter()
+        self._at_once += 1
         try:
             results = self._run_now([row.encoded for row in batch])
             if results is None:
+                self._at_once -= 1
                 return False
-            self._at_once += 1
             job.start(started)
             self._deliver(batch, results, started)
         except Exception as error:  # as in `_run_batch`

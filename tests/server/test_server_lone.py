@@ -103,6 +103,20 @@ async def test_a_failure_is_its_own_and_the_next_row_runs(
     await batcher.close()
 
 
+async def test_failures_count_as_runs_in_a_row(runtime: Runtime, encoder: PairEncoder) -> None:
+    [row] = rows_of(encoder, 1, 5)
+    gated, now = Gated(runtime), AtOnce(runtime)
+    gated.open.set()
+    batcher = Batcher(gated, Limits(), run_now=now)
+    now.failure = InferenceError("out of memory")
+    for _ in range(AT_ONCE_IN_A_ROW):
+        with pytest.raises(InferenceError):
+            await batcher.infer([row])
+    await batcher.infer([row])
+    assert (len(now.ran), gated.ran) == (AT_ONCE_IN_A_ROW, [row])
+    await batcher.close()
+
+
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of the thread of each run from here on. No run counts as slow, however busy the machine is."""
