@@ -217,10 +217,10 @@ def test_a_collector_that_does_not_answer_is_in_nobody_s_way(config: ServerConfi
         assert not collector.requests
 
 
-@pytest.mark.parametrize(("broken", "field"), [("prediction", "trace_id"), ("verdicts", "trace_ids")])
+@pytest.mark.parametrize(("broken", "field"), [("decide", "trace_id"), ("verdicts", "trace_ids")])
 def test_the_log_names_the_trace(tiny: Bundle, graph: Path, broken: str, field: str) -> None:
     """A bug in a call, and one in a batch, which belongs to several calls."""
-    bug = f"from groundwire.server.uncertainty import Judge; Judge.{broken} = lambda *a, **k: 1 / 0; "
+    bug = f"from groundwire.server.uncertainty import Judge; Judge.{broken}; Judge.{broken} = lambda *a, **k: 1 / 0; "
     with Collector() as collector:
         with (
             ServeProcess(tiny.path, graph, "--otlp-endpoint", collector.url, prelude=bug) as server,
