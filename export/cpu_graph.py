@@ -36,7 +36,7 @@ def _split(graph: OnnxModel, node: onnx.NodeProto) -> None:
     """SkipLayerNormalization(input, skip, gamma, beta, bias) as LayerNormalization(input + bias + skip)."""
     if any(node.output[1:]):  # mean, variance or sum, for training
         return
-    (name,) = node.output[:1]
+    name = node.output[0]
     given, skip, gamma, beta, bias = [*node.input, "", ""][:5]
     if bias:
         graph.add_node(helper.make_node("Add", [given, bias], [f"{name}_biased"]))

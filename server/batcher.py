@@ -37,7 +37,7 @@ WINDOW_BATCHES = 4
 MIN_RETRY, MAX_RETRY = 0.05, 30.0
 # Runs on the event loop in a row. Calls that come meanwhile are not seen until it is free for as long as a run takes on
 # the thread; they would run one by one, and never share a batch.
-AT_ONCE_IN_A_ROW = 4
+ALONE_IN_A_ROW = 4
 # What the last digits of floats may make of two batches that cost the same.
 _ALIKE = 1 + 1e-9
 _TOO_LATE = "the deadline passed before the model's answer was ready"
@@ -72,7 +72,7 @@ class Batcher(Generic[Result]):
         self._rows: PriorityQueue[Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
         self._running = False  # a batch
-        self._at_once = 0  # runs on the event loop since the last one on the thread
+        self._alone_in_a_row = 0  # runs on the event loop since the last one on the thread
         self._closing = False
         self._cost = cost or RunCost()
         self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
@@ -102,7 +102,7 @@ class Batcher(Generic[Result]):
         future: asyncio.Future[list[Result]] = loop.create_future()
         job = Job(len(rows), future, deadline, record=record or Record())
         waiting = [Row(row, len(row.ids), job, position) for position, row in enumerate(rows)]
-        if self._run_at_once(waiting):
+        if self._run_alone(waiting):
             return await future
         self._rows.of(priority).extend(waiting)
         self._wake.set()
@@ -233,19 +233,20 @@ class Batcher(Generic[Result]):
         now = asyncio.get_running_loop().time()
         self._rows.drop(lambda row: row.job.is_dead(now))
 
-    def _run_at_once(self, batch: list[Row[Result]]) -> bool:
-        """Run the rows of a request on the event loop, if `run_now` may and does; whether it did."""
+    def _run_alone(self, batch: list[Row[Result]]) -> bool:
+        """Run the one row of a request that nothing is before, at once, if `run_now` does; whether it did."""
         job = batch[0].job
-        alone = len(batch) == 1 and not (self._running or len(self._rows) or self._limits.batch_delay)
-        may = alone and self._at_once < AT_ONCE_IN_A_ROW
-        if self._run_now is None or not may or job.is_dead(asyncio.get_running_loop().time()):
+        company = len(batch) > 1 or self._running or len(self._rows) or self._limits.batch_delay
+        if self._run_now is None or company or self._alone_in_a_row == ALONE_IN_A_ROW:
+            return False
+        if job.is_dead(asyncio.get_running_loop().time()):
             return False
         started = time.perf_counter()
-        self._at_once += 1
+        self._alone_in_a_row += 1
         try:
             results = self._run_now([row.encoded for row in batch])
             if results is None:
-                self._at_once -= 1
+                self._alone_in_a_row -= 1
                 return False
             job.start(started)
             self._deliver(batch, results, started)
@@ -257,7 +258,7 @@ class Batcher(Generic[Result]):
         started = time.perf_counter()
         for job in _jobs(batch):
             job.start(started)
-        self._running, self._at_once = True, 0
+        self._running, self._alone_in_a_row = True, 0
         try:
             results = await self._run([row.encoded for row in batch])
             elapsed = self._deliver(batch, results, started)

@@ -118,7 +118,7 @@ class Pipeline:
             return await loop.run_in_executor(runtime.executor, work, rows)
 
         def run_now(rows: Sequence[EncodedPair]) -> list[Verdict] | None:
-            may = alone is not None and alone() and len(rows) == 1 and pace.is_quick(len(rows[0].ids))
+            may = alone is not None and alone() and pace.is_quick(len(rows[0].ids))
             return work(rows) if may else None
 
         self._batcher = Batcher(run, self.limits, self.statistics, run_now=run_now)
@@ -241,7 +241,7 @@ class Pipeline:
                 await asyncio.sleep(0)
             prediction = response.predictions.add(id=item.id, text_truncated=ready.rows[0].text_truncated)
             knowledge = prediction.uncertainty.knowledge
-            _know(knowledge, item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
+            _fill_knowledge(knowledge, item, ready, reads_evidence=self.bundle.manifest.inputs.top_k > 0)
             self._judge.decide(prediction, verdicts[row], coverage, not_in_graph=knowledge.not_in_graph)
             explanation = prediction.uncertainty.explanation
             explanation.evidence_count = len(ready.read)
@@ -259,7 +259,7 @@ class Pipeline:
         return self._batcher
 
 
-def _know(
+def _fill_knowledge(
     knowledge: prediction_pb2.KnowledgeUncertainty,
     item: prediction_pb2.PredictInput,
     ready: _Prepared,

@@ -14,7 +14,7 @@ from groundwire.kg.encode import EncodedPair, PairEncoder
 from groundwire.kg.types import Retriever
 from groundwire.server import pipeline
 from groundwire.server.app import BackgroundServer
-from groundwire.server.batcher import AT_ONCE_IN_A_ROW, Batcher
+from groundwire.server.batcher import ALONE_IN_A_ROW, Batcher
 from groundwire.server.client import Client
 from groundwire.server.config import Limits, ServerConfig
 from groundwire.server.errors import DeadlineExceededError, InferenceError
@@ -109,11 +109,11 @@ async def test_failures_count_as_runs_in_a_row(runtime: Runtime, encoder: PairEn
     gated.open.set()
     batcher = Batcher(gated, Limits(), run_now=now)
     now.failure = InferenceError("out of memory")
-    for _ in range(AT_ONCE_IN_A_ROW):
+    for _ in range(ALONE_IN_A_ROW):
         with pytest.raises(InferenceError):
             await batcher.infer([row])
     await batcher.infer([row])
-    assert (len(now.ran), gated.ran) == (AT_ONCE_IN_A_ROW, [row])
+    assert (len(now.ran), gated.ran) == (ALONE_IN_A_ROW, [row])
     await batcher.close()
 
 
@@ -157,9 +157,9 @@ async def test_calls_that_came_meanwhile_share_a_batch(tiny: Bundle, retriever: 
     """Each of many that are all there looks alone, as long as those before it never give the event loop away."""
     async with Pipeline(tiny, retriever, provider="cpu", alone=lambda: True) as asked:
         await asked_in_turn(asked, TRUST_AFTER)
-        await asyncio.gather(*(asked_in_turn(asked, 1) for _ in range(4 * AT_ONCE_IN_A_ROW)))
+        await asyncio.gather(*(asked_in_turn(asked, 1) for _ in range(4 * ALONE_IN_A_ROW)))
         runs = {rows: runs.count for rows, runs in asked.statistics.batches.items() if rows > 1}
-        assert runs == {3 * AT_ONCE_IN_A_ROW: 1}
+        assert runs == {3 * ALONE_IN_A_ROW: 1}
 
 
 @pytest.mark.parametrize(("alone", "longest"), [(None, 1e6), (lambda: True, 1e-9)], ids=["not told", "slow"])
@@ -194,8 +194,8 @@ def test_a_server_runs_lone_requests_on_its_loop_and_answers_right(
         for _ in range(TRUST_AFTER + 1):
             ask()
         assert all(name.startswith("onnx-") for name in threads[: len(TEXTS)])
-        here = [not name.startswith("onnx-") for name in threads[-(AT_ONCE_IN_A_ROW + 1) :]]
-        assert sum(here) == AT_ONCE_IN_A_ROW
+        here = [not name.startswith("onnx-") for name in threads[-(ALONE_IN_A_ROW + 1) :]]
+        assert sum(here) == ALONE_IN_A_ROW
 
         left = threading.Event()
 
