@@ -1,8 +1,8 @@
 """Dynamic batching: rows of many requests share one run of the model.
 
-One asyncio task owns the queue and forms the batches; `infer` only appends to the queue, on the same event loop, so no
-state is shared between threads. While a batch runs, rows gather for the next: batches grow with the load by themselves,
-and a lone request does not wait for company, unless the limits ask for a delay.
+Asyncio tasks, one for each batch that may run at once, own the queue and form the batches; `infer` only appends to the
+queue, on the same event loop, so no state is shared between threads. While all of them run, rows gather for the next:
+batches grow with the load by themselves, and a lone request does not wait for company, unless a delay is asked for.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from groundwire.server.errors import (
     ShuttingDownError,
 )
 from groundwire.server.jobs import Job, Result, Row
-from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
+from groundwire.server.priorities import PriorityQueue, company_until, share, wait_for_company
 from groundwire.server.run_cost import RunCost
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.trace import trace_fields
@@ -50,7 +50,7 @@ class Batcher(Generic[Result]):
 
     Args:
         run: runs one batch, of at least one row, and gives one result a row.
-        limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows` and `priority_levels` apply.
+        limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows`, `priority_levels` and `instances` apply.
         statistics: where the runs are counted.
         cost: what a run costs; learned from the runs when none is given.
         run_now: runs the one row of a request that nobody else waits beside, on the event loop, or gives none: then it
@@ -71,11 +71,12 @@ class Batcher(Generic[Result]):
         self._limits = limits
         self._rows: PriorityQueue[Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
-        self._running = False  # a batch
+        self._running = 0  # batches
         self._alone_in_a_row = 0  # runs on the event loop since the last one on the thread
         self._closing = False
         self._cost = cost or RunCost()
-        self._owner = asyncio.get_running_loop().create_task(self._own(), name="batcher")
+        loop = asyncio.get_running_loop()
+        self._owners = [loop.create_task(self._own(), name="batcher") for _ in range(limits.instances)]
 
     async def infer(
         self,
@@ -138,17 +139,18 @@ class Batcher(Generic[Result]):
         if len(self._rows) + rows > self._limits.queue_rows:
             waiting = sum(row.length for level in self._rows.levels for row in level)
             runs = -(-len(self._rows) // self._limits.batch_rows)
-            retry_after = min(max(self._cost.seconds(waiting, runs), MIN_RETRY), MAX_RETRY)
+            seconds = self._cost.seconds(waiting, runs) / self._limits.instances
+            retry_after = min(max(seconds, MIN_RETRY), MAX_RETRY)
             raise QueueFullError(
                 f"{len(self._rows)} rows wait for the model and {rows} more do not fit; retry in {retry_after:.2f} s",
                 retry_after,
             )
 
     async def close(self) -> None:
-        """Accept nothing more, run what waits, and end the owner."""
+        """Accept nothing more, run what waits, and end the owners."""
         self._closing = True
         self._wake.set()
-        await self._owner
+        await asyncio.gather(*self._owners)
 
     def _admit(self, rows: Sequence[EncodedPair]) -> None:
         longest = max(len(row.ids) for row in rows)
@@ -159,7 +161,7 @@ class Batcher(Generic[Result]):
         self.check_room(len(rows))
 
     async def _own(self) -> None:
-        """The owner: form a batch, run it, hand out its answers, until closed and empty."""
+        """An owner: form a batch, run it, hand out its answers, until closed and empty."""
         while True:
             if self._limits.batch_delay:
                 await wait_for_company(self._wake, self._company_until)
@@ -190,17 +192,18 @@ class Batcher(Generic[Result]):
         """Take the first row and, of those close behind, the ones that waste least with it; see `PriorityQueue.turn`.
 
         With one priority the first row is the oldest, so it always runs next and none starves. Rows come sorted by
-        length.
+        length. What waits while several instances have nothing to do is shared among them.
         """
         self._drop_dead()
         batch: list[Row[Result]] = []
+        most = share(len(self._rows), self._running, self._limits)
         for level in self._rows.turn():
-            if len(batch) == self._limits.batch_rows:
+            if len(batch) == most:
                 break
-            self._take(level, batch)
+            self._take(level, batch, most)
         return sorted(batch, key=lambda row: row.length)
 
-    def _take(self, level: deque[Row[Result]], batch: list[Row[Result]]) -> None:
+    def _take(self, level: deque[Row[Result]], batch: list[Row[Result]], most_rows: int) -> None:
         """Move rows that fit from the front of a level to the batch: the nearest in length to its first row.
 
         So many of them that a row wastes least: its share of the run's overhead and of the seconds for padding. What a
@@ -220,7 +223,7 @@ class Batcher(Generic[Result]):
             longest = max(longest, window[index].length)
             tokens += window[index].length
             padded = longest * rows
-            if rows > self._limits.batch_rows or padded > self._limits.batch_tokens:
+            if rows > most_rows or padded > self._limits.batch_tokens:
                 break
             waste = self._cost.seconds(padded - tokens) / rows
             if waste <= least * _ALIKE:
@@ -258,7 +261,8 @@ class Batcher(Generic[Result]):
         started = time.perf_counter()
         for job in _jobs(batch):
             job.start(started)
-        self._running, self._alone_in_a_row = True, 0
+        self._running += 1
+        self._alone_in_a_row = 0
         try:
             results = await self._run([row.encoded for row in batch])
             elapsed = self._deliver(batch, results, started)
@@ -266,7 +270,7 @@ class Batcher(Generic[Result]):
         except Exception as error:  # whatever it was, it concerns this batch alone, and the owner must live on
             self._fail(batch, error)
         finally:
-            self._running = False
+            self._running -= 1
 
     def _fail(self, batch: list[Row[Result]], error: Exception) -> None:
         jobs = _jobs(batch)

@@ -24,6 +24,7 @@ MAX_PROBES = 32
 MAX_ENTITIES = 64
 MAX_ID = 1024  # code points of the name that a client gives a request or an input
 MAX_PRIORITY_LEVELS = 64
+MAX_INSTANCES = 256
 MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC's own bound
 RELOAD_SECONDS = 5.0
 DEFAULT_TOP_K = 16  # of KnowledgeService.Ground
@@ -37,7 +38,8 @@ class Limits:
     `batch_tokens` bound one run of the model: rows, and rows times the tokens of the longest. `queue_rows` may wait
     for a model at once, and of plain tensors `queue_bytes`. An idle model waits at most `batch_delay` seconds for more
     rows; 0: it runs at once. Requests have one of `priority_levels` priorities. What warms a model up may take
-    `warm_up_seconds`; 0: nothing does. `drain_seconds` is how long a shutdown waits for what is in flight.
+    `warm_up_seconds`; 0: nothing does. `drain_seconds` is how long a shutdown waits for what is in flight. Of a model
+    `instances` batches run at once.
     """
 
     text_length: int = 10_000
@@ -52,6 +54,7 @@ class Limits:
     batch_delay: float = 0.0
     priority_levels: int = 1
     warm_up_seconds: float = 2.0
+    instances: int = 1
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
@@ -66,6 +69,8 @@ class Limits:
             raise ConfigurationError(f"message_bytes must be at most {MAX_MESSAGE_BYTES}")
         if self.priority_levels > MAX_PRIORITY_LEVELS:
             raise ConfigurationError(f"priority_levels must be at most {MAX_PRIORITY_LEVELS}")
+        if self.instances > MAX_INSTANCES:
+            raise ConfigurationError(f"instances must be at most {MAX_INSTANCES}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,9 @@ def model_config(model: Servable, latest: int = 1) -> model_config_pb2.ModelConf
         max_batch_size=model.max_batch,
         default_model_filename="model.onnx",
         instance_group=[
-            model_config_pb2.ModelInstanceGroup(name=f"{model.name}_0", count=1, kind=_KINDS[model.provider])
+            model_config_pb2.ModelInstanceGroup(
+                name=f"{model.name}_0", count=model.limits.instances, kind=_KINDS[model.provider]
+            )
         ],
         model_transaction_policy=model_config_pb2.ModelTransactionPolicy(decoupled=False),
     )

@@ -107,6 +107,15 @@ class PriorityQueue(Generic[Item]):
         return dropped
 
 
+def share(waiting: int, running: int, limits: Limits) -> int:
+    """Most rows that the next batch may take of those `waiting`, while `running` batches run.
+
+    Idle instances share what there is, unless it was made to wait so that it may run together.
+    """
+    idle = max(1, limits.instances - running)
+    return limits.batch_rows if limits.batch_delay else min(limits.batch_rows, max(1, -(-waiting // idle)))
+
+
 async def wait_for_company(wake: asyncio.Event, end: Callable[[], float | None]) -> None:
     """Wait until `end` says none, or gives a time of the event loop that has passed. It is asked at each `wake`."""
     loop = asyncio.get_running_loop()

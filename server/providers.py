@@ -62,10 +62,10 @@ def choose_provider(provider: Provider, available: Sequence[str]) -> Choice:
     return Choice(provider, required=True, why="asked for")
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options of a session whose runs use `threads` threads, 0 for one a core."""
+def session_options(threads: int, instances: int = 1) -> ort.SessionOptions:
+    """Options of a session whose runs use `threads` threads; 0: the cores, shared among `instances` runs at once."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or max(1, len(os.sched_getaffinity(0)) // instances)
     options.inter_op_num_threads = 1
     # Idle threads sleep. Spinning would save some 10 µs a run, and take the cores from linking and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

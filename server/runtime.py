@@ -36,18 +36,18 @@ class Outputs:
 
 
 class Runtime:
-    """One model in ONNX Runtime. `run` may be called from one thread at a time; `executor` is that thread.
+    """One model in ONNX Runtime. `run` may be called from any thread; `executor` has one for each instance.
 
     ONNX Runtime releases the interpreter lock while it computes, so the event loop links and encodes the next
-    requests meanwhile. One thread is enough: a run uses `threads` cores itself, and two at once would fight for them.
+    requests meanwhile.
 
     Args:
         bundle: the model's bytes are those that were hashed; nothing is read from disk again.
         pad_id: token id that fills short rows.
         provider: which execution provider runs it.
-        threads: threads of one run, 0 for one a core.
-        limits: what it is warmed up for: batches up to `batch_rows` and `batch_tokens`, for `warm_up_seconds`; none:
-            it is not.
+        threads: threads that ONNX Runtime has for the runs, 0 for one a core.
+        limits: `instances`, and what it is warmed up for: batches up to `batch_rows` and `batch_tokens`, for
+            `warm_up_seconds`; none: one, and it is not.
 
     Raises:
         BundleError: ONNX Runtime can't read the model, its tensors are not those of the manifest, or a batch fails.
@@ -59,7 +59,8 @@ class Runtime:
     ) -> None:
         self.bundle = bundle
         self.pad_id = pad_id
-        options = session_options(threads)
+        instances = limits.instances if limits is not None else 1
+        options = session_options(threads, instances)
         try:
             self._session, self.provider, why = open_session(bundle.model, options, provider)
         except ProviderError:
@@ -72,7 +73,7 @@ class Runtime:
         self._check_tensors()
         self._check_runs()
         warmed = self._warm_up(limits) if limits is not None and limits.warm_up_seconds else 0
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{bundle.manifest.name}")
+        self.executor = ThreadPoolExecutor(instances, thread_name_prefix=f"onnx-{bundle.manifest.name}")
         _log.info(
             "model loaded",
             extra={
@@ -82,6 +83,7 @@ class Runtime:
                     "provider": self.provider,
                     "why": why,
                     "threads": options.intra_op_num_threads,
+                    "instances": instances,
                     "warmed_up": warmed,
                 }
             },
@@ -112,7 +114,7 @@ class Runtime:
         return Outputs(*tensors)
 
     def close(self) -> None:
-        """Wait for the run that is under way, and release the weights and the thread. Takes milliseconds."""
+        """Wait for a run that is under way, and release the weights and the threads. Takes milliseconds."""
         self.executor.submit(self._free).result()
         self.executor.shutdown()
 

@@ -20,7 +20,7 @@ from groundwire.server.errors import (
     QueueFullError,
     ShuttingDownError,
 )
-from groundwire.server.priorities import PriorityQueue, company_until, wait_for_company
+from groundwire.server.priorities import PriorityQueue, company_until, share, wait_for_company
 from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensors import Array
 from groundwire.server.trace import trace_fields
@@ -63,7 +63,7 @@ class TensorBatcher:
 
     Args:
         run: runs the model once.
-        limits: `batch_rows`, `batch_delay`, `queue_rows`, `queue_bytes` and `priority_levels` apply.
+        limits: `batch_rows`, `batch_delay`, `queue_rows`, `queue_bytes`, `priority_levels` and `instances` apply.
         statistics: where the runs are counted.
         batched: whether tensors may be joined along the first axis; else each request runs alone, as one row.
         run_now: how to run what takes less time than to wait for a thread; none: everything goes through `run`.
@@ -81,10 +81,11 @@ class TensorBatcher:
         self._waiting = 0  # rows of all jobs
         self._waiting_bytes = 0  # of their inputs
         self._wake = asyncio.Event()
-        self._running = False  # a batch
+        self._running = 0  # batches
         self._closing = False
         self._rows_per_second = INITIAL_ROWS_PER_SECOND
-        self._owner = asyncio.get_running_loop().create_task(self._own(), name="tensor-batcher")
+        loop = asyncio.get_running_loop()
+        self._owners = [loop.create_task(self._own(), name="tensor-batcher") for _ in range(limits.instances)]
 
     async def infer(
         self, inputs: Tensors, deadline: float | None, record: Record, priority: int = 0
@@ -123,10 +124,10 @@ class TensorBatcher:
             raise DeadlineExceededError(_TOO_LATE) from error
 
     async def close(self) -> None:
-        """Accept nothing more, run what waits, and end the owner."""
+        """Accept nothing more, run what waits, and end the owners."""
         self._closing = True
         self._wake.set()
-        await self._owner
+        await asyncio.gather(*self._owners)
 
     def _rows(self, inputs: Tensors) -> int:
         if not self._batched:
@@ -155,7 +156,8 @@ class TensorBatcher:
         if not self._fits(rows, size):
             self._drop_dead()
         if not self._fits(rows, size):
-            retry_after = min(max(self._waiting / self._rows_per_second, MIN_RETRY), MAX_RETRY)
+            seconds = self._waiting / self._rows_per_second / self._limits.instances
+            retry_after = min(max(seconds, MIN_RETRY), MAX_RETRY)
             what = (
                 f"{self._waiting} rows wait for the model and {rows} more do not fit"
                 if self._waiting + rows > self._limits.queue_rows
@@ -223,16 +225,17 @@ class TensorBatcher:
     def _next_batch(self) -> list[_Job]:
         """The first request, and those behind it that have its shape and still fit. The others keep their order.
 
-        With one priority the first is the oldest; see `PriorityQueue.turn`.
+        With one priority the first is the oldest; see `PriorityQueue.turn`. Instances share as those of `Batcher` do.
         """
         self._drop_dead()
+        most = share(self._waiting, self._running, self._limits)
         batch: list[_Job] = []
         rows = 0
         for level in self._jobs.turn():
             left: list[_Job] = []
-            while level and (not batch or (self._batched and rows < self._limits.batch_rows)):
+            while level and (not batch or (self._batched and rows < most)):
                 job = level.popleft()
-                if not batch or (rows + job.rows <= self._limits.batch_rows and job.joins(batch[0])):
+                if not batch or (rows + job.rows <= most and job.joins(batch[0])):
                     batch.append(job)
                     rows += job.rows
                 else:
@@ -253,7 +256,7 @@ class TensorBatcher:
             job.record.queue = started - job.queued
         rows = sum(job.rows for job in batch)
         try:
-            self._running = True
+            self._running += 1
             inputs = await _join(batch)
             outputs = self._run_now(inputs) if self._run_now is not None else None
             if outputs is None:
@@ -268,7 +271,7 @@ class TensorBatcher:
                 batch[0].future.set_exception(_known(error, batch[0].record))
             return
         finally:
-            self._running = False
+            self._running -= 1
         elapsed = self._ran(rows, started)
         at = 0
         for job in batch:

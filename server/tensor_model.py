@@ -48,7 +48,7 @@ class TensorModel:
     Args:
         name: name in requests.
         path: file or folder.
-        limits: `batch_rows`, `batch_delay`, `queue_rows`, `queue_bytes`, `priority_levels` and `warm_up_seconds` apply.
+        limits: those of `TensorBatcher`, and `warm_up_seconds`, apply.
         provider: which execution provider runs it.
         threads: ONNX Runtime's threads, 0 for all cores.
         sink: told of what `statistics` counts.
@@ -76,7 +76,9 @@ class TensorModel:
             with self._file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             # By its path and not its bytes, so that weights in files beside it are found.
-            self._session, self.provider, why = open_session(str(self._file), session_options(threads), provider)
+            self._session, self.provider, why = open_session(
+                str(self._file), session_options(threads, limits.instances), provider
+            )
         except OSError as error:
             raise ConfigurationError(
                 f"{self._file} can't be read ({error.strerror}); check what --model or --models names"
@@ -100,7 +102,7 @@ class TensorModel:
         self._pace = Pace() if self.provider == "cpu" else None
         self.settings: Mapping[str, str] = {"sha256": digest}
         warmed = self._warm_up() if limits.warm_up_seconds else 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"onnx-{name}")
+        self._threads = ThreadPoolExecutor(limits.instances, thread_name_prefix=f"onnx-{name}")
         self._batcher: TensorBatcher | None = None
         _log.info(
             "model loaded",
@@ -111,6 +113,7 @@ class TensorModel:
                     "provider": self.provider,
                     "why": why,
                     "batched": self._batched,
+                    "instances": limits.instances,
                     "warmed_up": warmed,
                 }
             },
@@ -121,7 +124,7 @@ class TensorModel:
         model: TensorModel = weakref.proxy(self)  # no cycle, so that a model that is unloaded is gone at once
 
         async def run(inputs: Tensors) -> dict[str, Array]:
-            return await loop.run_in_executor(model._thread, model._run, inputs)
+            return await loop.run_in_executor(model._threads, model._run, inputs)
 
         def run_now(inputs: Tensors) -> dict[str, Array] | None:
             return model._run_now(inputs)
@@ -134,9 +137,9 @@ class TensorModel:
     ) -> None:
         if self._batcher is not None:
             await self._batcher.close()
-        # On the thread: to free the weights takes milliseconds, which the event loop has not.
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._free)
-        self._thread.shutdown()
+        # On a thread: to free the weights takes milliseconds, which the event loop has not.
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._free)
+        self._threads.shutdown()
 
     async def infer(
         self, inputs: Mapping[str, Array], wanted: Sequence[str], parameters: Parameters, deadline: float | None

@@ -53,7 +53,8 @@ def supervise(config: ServerConfig, workers: int) -> int:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="groundwire-metrics-"))
             at = stack.enter_context(exposed(collect_files(folder), config.metrics))
             _log.info("metrics", extra={"fields": {"address": at}})
-        threads = config.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        at_once = workers * config.limits.instances
+        threads = config.threads or max(1, len(os.sched_getaffinity(0)) // at_once)
         config = dataclasses.replace(config, listen=address, threads=threads, reuse_port=True)
         return asyncio.run(_Supervisor(config, workers, folder).run())
 

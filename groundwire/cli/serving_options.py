@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from groundwire.cli.numbers import FiniteRange
-from groundwire.server.config import MAX_PRIORITY_LEVELS, Limits, Security, TracingConfig
+from groundwire.server.config import MAX_INSTANCES, MAX_PRIORITY_LEVELS, Limits, Security, TracingConfig
 
 _LIMITS = Limits()
 _FILE = click.Path(path_type=Path)
@@ -55,8 +55,11 @@ def batching_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command, which gets them as `batching`: fields of `Limits`."""
 
     @functools.wraps(command)
-    def batched(*args: Any, batch_delay_ms: int, priority_levels: int, warm_up: bool, **kwargs: Any) -> Any:
+    def batched(
+        *args: Any, instances: int, batch_delay_ms: int, priority_levels: int, warm_up: bool, **kwargs: Any
+    ) -> Any:
         batching = {
+            "instances": instances,
             "batch_delay": batch_delay_ms / 1e3,
             "priority_levels": priority_levels,
             "warm_up_seconds": _LIMITS.warm_up_seconds if warm_up else 0.0,
@@ -64,6 +67,13 @@ def batching_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, batching=batching, **kwargs)
 
     options = (
+        click.option(
+            "--instances",
+            default=_LIMITS.instances,
+            show_default=True,
+            type=click.IntRange(1, MAX_INSTANCES),
+            help="How many batches of a model run at once; give --threads too.",
+        ),
         click.option(
             "--batch-delay-ms",
             default=round(1e3 * _LIMITS.batch_delay),

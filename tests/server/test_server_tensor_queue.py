@@ -87,14 +87,14 @@ async def test_what_waits_is_bounded_in_bytes() -> None:
 async def test_a_quick_model_answers_without_waiting_for_a_thread(model: TensorModel) -> None:
     assert (await ask(model, 1))["y"].tolist() == [[4.0]]
     trust(model, BYTES_OF_ONE)
-    thread, model._thread = model._thread, ThreadPoolExecutor(1)
-    model._thread.shutdown()  # whoever needs it fails
+    threads, model._threads = model._threads, ThreadPoolExecutor(1)
+    model._threads.shutdown()  # whoever needs it fails
     assert (await ask(model, 3))["y"].tolist() == [[10.0]]
     counts = model.statistics
     assert (counts.rows, counts.runs, counts.success.count, counts.batches[1].count) == (2, 2, 2, 2)
     with pytest.raises(InferenceError):  # of a size that is not known
         await ask(model, *[2] * 64)
-    model._thread = thread
+    model._threads = threads
 
 
 async def test_refusals_are_those_of_the_queue(model: TensorModel) -> None:
