@@ -52,7 +52,7 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 from groundwire.export.machine import hardware
-from groundwire.server.config import TRANSPORTS
+from groundwire.server.config import CARRIERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).parent / "peers"
@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--peers", default=",".join(PACKAGES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS, help="of Groundwire")
+    parser.add_argument("--transport", default="grpcio", choices=CARRIERS, help="of Groundwire")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     venvs, peers = arguments.venvs.resolve(), arguments.peers.split(",")

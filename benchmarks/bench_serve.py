@@ -49,7 +49,7 @@ import numpy as np
 
 from groundwire.bundle import MODEL
 from groundwire.export.machine import hardware
-from groundwire.server.config import TRANSPORTS
+from groundwire.server.config import CARRIERS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
+    parser.add_argument("--transport", default="grpcio", choices=CARRIERS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, help="where to draw the open loop's latencies")
     arguments = parser.parse_args()

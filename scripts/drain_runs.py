@@ -26,7 +26,7 @@ from small_server import ADDER, TEXTS, WIDTH, SmallServer, finish, tensor_reques
 
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import AsyncClient, Client, RemoteError
-from groundwire.server.config import TRANSPORTS
+from groundwire.server.config import CARRIERS
 from groundwire.v1 import prediction_pb2
 
 # What a client reads when its request was not accepted: by the server's word, by the connection's end (GOAWAY names the
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
+    parser.add_argument("--transport", default="grpcio", choices=CARRIERS)
     parser.add_argument("--out", type=Path, help="file for the JSON, beside stdout")
     given = parser.parse_args()
     found = drain_runs(given.runs, given.clients, given.workers, given.transport)

@@ -36,7 +36,7 @@ from small_server import LOOKUP, ROWS, TABLE, TEXTS, SmallServer, finish, tensor
 from groundwire.inference import service_pb2 as oip
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import Client
-from groundwire.server.config import TRANSPORTS
+from groundwire.server.config import CARRIERS
 from groundwire.v1 import prediction_pb2
 
 CALLERS = 6
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
+    parser.add_argument("--transport", default="grpcio", choices=CARRIERS)
     parser.add_argument("--keep", type=Path, default=Path("out/fuzz"), help="folder for requests that failed")
     parser.add_argument("--out", type=Path, help="file for the JSON, beside stdout")
     parser.add_argument("--replay", type=Path, help="send this kept request again, and no other")

@@ -35,7 +35,7 @@ from small_server import ADDER, LOOKUP, ROWS, TABLE, TEXTS, WIDTH, SmallServer, 
 from groundwire.inference import service_pb2 as oip
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.client import AsyncClient, RemoteError
-from groundwire.server.config import TRANSPORTS
+from groundwire.server.config import CARRIERS
 from groundwire.v1 import prediction_pb2
 
 GROWTH = 0.02
@@ -329,7 +329,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--transport", default="grpcio", choices=TRANSPORTS)
+    parser.add_argument("--transport", default="grpcio", choices=CARRIERS)
     parser.add_argument("--out", type=Path, help="file for the JSON, beside stdout")
     parser.add_argument("--plot", type=Path, help="file for the plot, such as soak.png")
     arguments = parser.parse_args()

@@ -30,7 +30,7 @@ from groundwire.server.sources import live_graph, live_queries, open_models, ope
 from groundwire.server.threads import yielding
 from groundwire.server.tls import Certificates
 from groundwire.server.trace import open_telemetry
-from groundwire.server.transport import open_transport
+from groundwire.server.transport import choose_transport, open_transport
 
 if TYPE_CHECKING:
     from groundwire.server.native import NativeServer
@@ -122,7 +122,9 @@ class Server:
         handlers[health.NAME] = self._health.handlers()
         with yielding():  # gRPC starts its threads with its first server
             methods = {f"/{service}/{name}": one for service, held in handlers.items() for name, one in held.items()}
-            self._grpc = open_transport(config, methods, _interceptors(config.security, metrics, telemetry))
+            transport = choose_transport(config)
+            around = _interceptors(config.security, metrics, telemetry)
+            self._grpc = open_transport(transport, config, methods, around)
         reflected = [*handlers, reflection.SERVICE_NAME]
         if config.channelz:
             channelz.add_channelz_servicer(self._grpc)
@@ -144,7 +146,8 @@ class Server:
             _log.info("metrics", extra={"fields": {"address": self.metrics_address}})
         await self._grpc.start()
         stack.push_async_callback(self._grpc.stop, SEND_SECONDS)
-        _log.info("ready", extra={"fields": {"address": self.address, "transport": config.transport}})
+        fields = {"address": self.address, "transport": transport.name, "why": transport.why}
+        _log.info("ready", extra={"fields": fields})
 
     async def _open(self, stack: AsyncExitStack, metrics: Metrics | None) -> dict[str, Handlers]:
         """Open graph and models. Returns the methods of each service that can be offered with them."""

@@ -15,8 +15,10 @@ from groundwire.server.errors import ConfigurationError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[str, ...] = get_args(Provider)
-Transport = Literal["grpcio", "native"]
-TRANSPORTS: tuple[str, ...] = get_args(Transport)
+Carrier = Literal["grpcio", "native"]
+CARRIERS: tuple[str, ...] = get_args(Carrier)
+Transport = Literal["auto"] | Carrier
+TRANSPORTS = ("auto", *CARRIERS)
 ModelControlMode = Literal["none", "poll", "explicit"]
 MODEL_CONTROLS: tuple[str, ...] = get_args(ModelControlMode)
 MAX_TOP_K = 256
@@ -187,7 +189,8 @@ class ServerConfig:
     refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds` and replaced when
     they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its connections
     (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere. `transport` is what
-    carries gRPC: "grpcio", or "native", which is pygrpc-native, faster and without TLS, channelz and rate limits.
+    carries gRPC: "grpcio"; "native", which is pygrpc-native, faster and without TLS, channelz and rate limits; or
+    "auto", which is native where that is installed and nothing is asked that it can't do.
     """
 
     bundles: tuple[Path, ...]
@@ -207,21 +210,25 @@ class ServerConfig:
     channelz: bool = False
     repository: RepositoryConfig | None = None
     tracing: TracingConfig | None = None
-    transport: Transport = "grpcio"
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         _check_finite("reload_seconds", self.reload_seconds)
-        if self.transport == "native":
-            for option, given in (
-                ("--tls-cert", self.security.tls_cert is not None),
-                ("--rate", self.security.rate > 0),  # it does not tell who sends a stream
-                ("--channelz", self.channelz),
-            ):
-                if given:
-                    raise ConfigurationError(
-                        f"--transport native can't do {option}: leave one of them away. What is in front of the "
-                        "server, a proxy or a mesh, may encrypt and limit rates."
-                    )
+        if self.transport == "native" and self.beyond_native:
+            raise ConfigurationError(
+                f"--transport native can't do {' and '.join(self.beyond_native)}: leave that away, or the transport. "
+                "What is in front of the server, a proxy or a mesh, may encrypt and limit rates."
+            )
+
+    @property
+    def beyond_native(self) -> list[str]:
+        """Options that are given and that pygrpc-native can't do."""
+        given = {
+            "--tls-cert": self.security.tls_cert is not None,
+            "--rate": self.security.rate > 0,  # it does not tell who sends a stream
+            "--channelz": self.channelz,
+        }
+        return [option for option, asked in given.items() if asked]
 
     def to_json(self) -> str:
         """One line that `from_json` reads back, to hand to a worker process."""

@@ -123,10 +123,11 @@ def _named(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 @click.option("--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
 @click.option(
     "--transport",
-    default="grpcio",
+    default="auto",
     show_default=True,
     type=click.Choice(TRANSPORTS),
-    help="What carries gRPC: native is pygrpc-native, faster, without TLS, channelz and rate limits.",
+    help="What carries gRPC: native is pygrpc-native, faster, without TLS, channelz and rate limits. auto takes it "
+    "where it is installed and can do what is asked, and says why.",
 )
 @click.option("--metrics", default="", metavar="HOST:PORT", help="Answer Prometheus there; not given: nowhere.")
 @security_options

@@ -14,7 +14,7 @@ _MAIN = "from groundwire.cli.serve import serve; serve()"
 
 
 class ServeProcess:
-    """Serves a bundle with a graph, or what the options say when there is none.
+    """Serves a bundle with a graph, or what the options say when there is none; over grpcio, unless they say else.
 
     Starts on entering, waits for the line that says where it listens, and is killed on leaving if it still runs."""
 
@@ -22,6 +22,7 @@ class ServeProcess:
         arguments = ["--listen", "127.0.0.1:0", "--threads", "1"]
         arguments += ["--bundle", str(bundle)] if bundle else []
         arguments += ["--graph", str(graph)] if graph else []
+        arguments += [] if "--transport" in options else ["--transport", "grpcio"]
         self._command = [sys.executable, "-c", prelude + _MAIN, *arguments, *options]
         self._log: list[dict[str, Any]] = []
         self._grew = threading.Condition()

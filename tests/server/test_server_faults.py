@@ -29,7 +29,7 @@ from groundwire.bundle import Bundle
 from groundwire.inference import service_pb2_grpc
 from groundwire.server.app import Server
 from groundwire.server.client import AsyncClient, RemoteError
-from groundwire.server.config import TRANSPORTS, ServerConfig
+from groundwire.server.config import CARRIERS, ServerConfig
 from groundwire.server.tensor_batcher import Tensors
 from groundwire.v1 import prediction_pb2
 
@@ -42,14 +42,14 @@ def is_right(direct: Direct, text: str, prediction: prediction_pb2.Prediction) -
     return np.allclose([score.probability for score in prediction.scores], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", CARRIERS)
 def test_sigterm_under_mixed_load_loses_nothing(transport: str) -> None:
     for run in drain_runs(2, transport=transport):
         assert run.ok, run
         assert run.answered > CLIENTS
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", CARRIERS)
 async def test_a_worker_killed_under_load_loses_only_what_it_held(
     tiny: Bundle, graph: Path, direct: Direct, transport: str
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from processes import ServeProcess
 from serving import TEXTS, until
 from test_server_bounds import (
     test_a_large_answer_that_is_being_sent_outlives_the_drain,
@@ -53,6 +54,7 @@ from groundwire.server.client import Client
 from groundwire.server.config import Security, ServerConfig
 from groundwire.server.errors import ConfigurationError
 from groundwire.server.native import NativeServer
+from groundwire.server.transport import choose_transport
 from groundwire.v1 import prediction_pb2
 
 
@@ -156,7 +158,33 @@ def test_what_it_can_not_do_is_refused_at_the_start(config: ServerConfig) -> Non
 def test_without_the_package_it_is_refused_and_nothing_else_is_taken(
     config: ServerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "groundwire.server.native")
     monkeypatch.setitem(sys.modules, "pygrpc_native", None)
     with pytest.raises(ConfigurationError, match=r"groundwire\[native\]"), BackgroundServer(config):
         pass
+
+
+def test_auto_takes_it_where_it_can_and_says_why_not(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = dataclasses.replace(config, transport="auto")
+    assert choose_transport(auto) == ("native", "auto: pygrpc-native is installed")
+    assert choose_transport(config) == ("native", "asked for")
+    assert choose_transport(dataclasses.replace(config, transport="grpcio")) == ("grpcio", "asked for")
+    pem = Path("key.pem")
+    for change, options in (
+        ({"security": Security(pem, pem)}, "--tls-cert"),
+        ({"security": Security(rate=1.0), "channelz": True}, "--rate and --channelz"),
+    ):
+        chosen = choose_transport(dataclasses.replace(auto, **change))
+        assert chosen == ("grpcio", f"auto: pygrpc-native can't do {options}")
+    monkeypatch.setitem(sys.modules, "pygrpc_native", None)
+    name, why = choose_transport(auto)
+    assert name == "grpcio"
+    assert "can't be loaded" in why
+    with BackgroundServer(auto) as server, Client(server.address) as client:
+        assert client.predict(TEXTS).predictions
+
+
+@pytest.mark.parametrize(("options", "chosen"), [((), "native"), (("--channelz",), "grpcio")])
+def test_the_log_says_what_auto_took(tiny: Bundle, graph: Path, options: tuple[str, ...], chosen: str) -> None:
+    with ServeProcess(tiny.path, graph, "--transport", "auto", *options) as server:
+        [ready] = server.wait_for("ready")
+    assert (ready["transport"], ready["why"].split(":")[0]) == (chosen, "auto")

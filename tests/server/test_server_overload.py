@@ -1,6 +1,7 @@
 """Full queue, clients that leave, deadlines, shutdown: with the model held up, so that time decides nothing."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -46,7 +47,7 @@ class Held:
 
 @asynccontextmanager
 async def holding(config: ServerConfig, **limits: float) -> AsyncIterator[tuple[Held, AsyncClient]]:
-    limited = ServerConfig(config.bundles, config.graph, "127.0.0.1:0", "cpu", 1, limits=Limits(**limits))
+    limited = dataclasses.replace(config, limits=Limits(**limits))
     async with Server(limited) as server, AsyncClient(server.address) as client:
         held = Held(server)
         try:

@@ -1,6 +1,7 @@
 """PredictStream: every answer carries its id, errors stay with their item, slow readers are waited for."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
@@ -93,7 +94,7 @@ async def test_answers_come_while_the_client_still_asks(server: BackgroundServer
 async def test_a_stream_holds_no_more_in_flight_than_allowed(config: ServerConfig) -> None:
     """With the model held up, the server reads as many messages as may be in flight, and not one more."""
     limit = 5
-    held = ServerConfig(config.bundles, config.graph, "127.0.0.1:0", "cpu", limits=Limits(stream_in_flight=limit))
+    held = dataclasses.replace(config, limits=Limits(stream_in_flight=limit))
     release = asyncio.Event()
 
     async def ask() -> AsyncIterator[Item]:
