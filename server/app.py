@@ -124,7 +124,9 @@ class Server:
             methods = {f"/{service}/{name}": one for service, held in handlers.items() for name, one in held.items()}
             transport = choose_transport(config)
             around = _interceptors(config.security, metrics, telemetry)
-            self._grpc = open_transport(transport, config, methods, around)
+            server = self._grpc = open_transport(transport, config, methods, around)
+        if not isinstance(server, grpc.aio.Server):
+            self.gate.unheard = lambda: server.unheard
         reflected = [*handlers, reflection.SERVICE_NAME]
         if config.channelz:
             channelz.add_channelz_servicer(self._grpc)

@@ -38,6 +38,9 @@ MIN_RETRY, MAX_RETRY = 0.05, 30.0
 # Runs on the event loop in a row. Calls that come meanwhile are not seen until it is free for as long as a run takes on
 # the thread; they would run one by one, and never share a batch.
 ALONE_IN_A_ROW = 4
+# Requests in a row that nobody was beside, before one runs on the event loop. On a busy server one that looks alone is
+# so for a moment, and who comes meanwhile is better off with a batch.
+QUIET_IN_A_ROW = 8
 # What the last digits of floats may make of two batches that cost the same.
 _ALIKE = 1 + 1e-9
 _TOO_LATE = "the deadline passed before the model's answer was ready"
@@ -53,8 +56,9 @@ class Batcher(Generic[Result]):
         limits: `batch_rows`, `batch_tokens`, `batch_delay`, `queue_rows`, `priority_levels` and `instances` apply.
         statistics: where the runs are counted.
         cost: what a run costs; learned from the runs when none is given.
-        run_now: runs the one row of a request that nobody else waits beside, on the event loop, or gives none: then it
-            goes through `run`.
+        run_now: runs one row on the event loop, or gives none: then it goes through `run`.
+        alone: whether the process holds no request but the one that asks; none: that isn't known, and nothing runs on
+            the event loop.
     """
 
     def __init__(
@@ -64,15 +68,18 @@ class Batcher(Generic[Result]):
         statistics: Statistics | None = None,
         cost: RunCost | None = None,
         run_now: RunNow[Result] | None = None,
+        alone: Callable[[], bool] | None = None,
     ) -> None:
         self._run = run
         self._run_now = run_now
+        self._alone = alone
         self._statistics = statistics or Statistics()
         self._limits = limits
         self._rows: PriorityQueue[Row[Result]] = PriorityQueue(limits.priority_levels, lambda row: row.job.queued)
         self._wake = asyncio.Event()
         self._running = 0  # batches
-        self._alone_in_a_row = 0  # runs on the event loop since the last one on the thread
+        self._quiet_in_a_row = 0  # requests since one had company
+        self._alone_in_a_row = 0  # runs on the event loop since the last one on a thread
         self._closing = False
         self._cost = cost or RunCost()
         loop = asyncio.get_running_loop()
@@ -237,11 +244,14 @@ class Batcher(Generic[Result]):
         self._rows.drop(lambda row: row.job.is_dead(now))
 
     def _run_alone(self, batch: list[Row[Result]]) -> bool:
-        """Run the one row of a request that nothing is before, at once, if `run_now` does; whether it did."""
-        job = batch[0].job
-        company = len(batch) > 1 or self._running or len(self._rows) or self._limits.batch_delay
-        if self._run_now is None or company or self._alone_in_a_row == ALONE_IN_A_ROW:
+        """Run the one row of a request that nobody is beside, at once, if `run_now` does; whether it did."""
+        if self._run_now is None or self._alone is None:
             return False
+        company = len(batch) > 1 or self._running or len(self._rows) or not self._alone()
+        self._quiet_in_a_row = 0 if company else self._quiet_in_a_row + 1
+        if self._quiet_in_a_row <= QUIET_IN_A_ROW or self._alone_in_a_row == ALONE_IN_A_ROW or self._limits.batch_delay:
+            return False
+        job = batch[0].job
         if job.is_dead(asyncio.get_running_loop().time()):
             return False
         started = time.perf_counter()

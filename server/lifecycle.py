@@ -1,6 +1,7 @@
 """What is in flight, and the way to stop: refuse what is new, answer what was accepted."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from groundwire.server.errors import ShuttingDownError
@@ -12,6 +13,7 @@ class Gate:
     def __init__(self) -> None:
         self.closing = asyncio.Event()
         self.in_flight = 0
+        self.unheard: Callable[[], int] = lambda: 0  # calls that a transport knows of and that are not inside yet
         self._refused_at = float("-inf")
         self._idle = asyncio.Event()
         self._idle.set()
@@ -37,8 +39,8 @@ class Gate:
             self._idle.set()
 
     def alone(self) -> bool:
-        """Whether at most one call is inside: the one that asks."""
-        return self.in_flight <= 1
+        """Whether at most one call is inside, the one that asks, and none is known to be coming."""
+        return self.in_flight <= 1 and not self.unheard()
 
     def hold(self, context: Any) -> None:
         """Count a call until gRPC has sent its answer, or given it up. Called from within its `with` block."""

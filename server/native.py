@@ -58,6 +58,7 @@ class NativeServer:
         self._front: NativeGrpcFront
         self._loop: asyncio.AbstractEventLoop
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._unheard = 0
         self._sending: list[_Call] = []  # answered, and somebody waits for the answer to leave
         self._watcher: asyncio.Task[None] | None = None
 
@@ -65,6 +66,11 @@ class NativeServer:
     def in_flight(self) -> int:
         """Calls that are being answered, but for those that the server behind answers."""
         return len(self._tasks)
+
+    @property
+    def unheard(self) -> int:
+        """Calls that came and whose handlers have not begun."""
+        return self._unheard
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add methods that the server behind answers."""
@@ -131,6 +137,7 @@ class NativeServer:
         for kind, number, method, content, _, details in events:
             if kind == EVENT_CALL:
                 call = _Call(number, details, self._loop)
+                self._unheard += 1
                 handler = self._methods[method][1]
                 serve = self._stream if handler.response_streaming else self._answer
                 task = self._tasks[number] = self._loop.create_task(self._serve(serve, handler, content, call))
@@ -143,6 +150,7 @@ class NativeServer:
         self, serve: Callable[[Handler, bytes, "_Call"], Any], handler: Handler, content: bytes, call: "_Call"
     ) -> None:
         """Answer a call, whatever happens. To answer one whose client left does nothing."""
+        self._hear(call)
         try:
             if len(content) > self._longest:
                 await call.abort(
@@ -158,7 +166,12 @@ class NativeServer:
             _log.error("bug", exc_info=error)
             call.fail(self._front, grpc.StatusCode.UNKNOWN, "internal error; the server's log has the details")
 
+    def _hear(self, call: "_Call") -> None:
+        self._unheard -= not call.heard
+        call.heard = True
+
     def _ended(self, call: "_Call", _task: asyncio.Task[None]) -> None:
+        self._hear(call)
         del self._tasks[call.number]
         if call.callbacks:
             self._sending.append(call)
@@ -205,10 +218,11 @@ class NativeServer:
 class _Call:
     """A call, and what its handler may ask of it: the part of `grpc.aio.ServicerContext` that handlers here use."""
 
-    __slots__ = ("_deadline", "_details", "_loop", "callbacks", "number", "status", "trailing")
+    __slots__ = ("_deadline", "_details", "_loop", "callbacks", "heard", "number", "status", "trailing")
 
     def __init__(self, number: int, details: tuple[Any, str, float | None], loop: asyncio.AbstractEventLoop) -> None:
         self.number = number
+        self.heard = False
         self.status: tuple[grpc.StatusCode, str] = (grpc.StatusCode.OK, "")
         self.trailing: list[tuple[str, str | bytes]] = []
         self.callbacks: list[Callable[[Any], None]] = []

@@ -105,7 +105,7 @@ class Pipeline:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         # Not the pipeline itself: no cycle, so that one that is unloaded is gone at once.
-        runtime, judge, alone, pace = self.runtime, self._judge, self._alone, Pace(LONE_SECONDS)
+        runtime, judge, pace = self.runtime, self._judge, Pace(LONE_SECONDS)
 
         def work(rows: Sequence[EncodedPair]) -> list[Verdict]:
             started = time.perf_counter()
@@ -118,10 +118,9 @@ class Pipeline:
             return await loop.run_in_executor(runtime.executor, work, rows)
 
         def run_now(rows: Sequence[EncodedPair]) -> list[Verdict] | None:
-            may = alone is not None and alone() and pace.is_quick(len(rows[0].ids))
-            return work(rows) if may else None
+            return work(rows) if pace.is_quick(len(rows[0].ids)) else None
 
-        self._batcher = Batcher(run, self.limits, self.statistics, run_now=run_now)
+        self._batcher = Batcher(run, self.limits, self.statistics, run_now=run_now, alone=self._alone)
         return self
 
     async def __aexit__(

@@ -12,9 +12,10 @@ from serving import TEXTS, Direct
 from groundwire.bundle import Bundle
 from groundwire.kg.encode import EncodedPair, PairEncoder
 from groundwire.kg.types import Retriever
+from groundwire.server import batcher as batcher_module
 from groundwire.server import pipeline
 from groundwire.server.app import BackgroundServer
-from groundwire.server.batcher import ALONE_IN_A_ROW, Batcher
+from groundwire.server.batcher import ALONE_IN_A_ROW, QUIET_IN_A_ROW, Batcher
 from groundwire.server.client import Client
 from groundwire.server.config import Limits, ServerConfig
 from groundwire.server.errors import DeadlineExceededError, InferenceError
@@ -44,10 +45,17 @@ class AtOnce:
         return by_row(self.runtime.run(rows))
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is alone runs on the event loop however much company those before it had."""
+    monkeypatch.setattr(batcher_module, "QUIET_IN_A_ROW", 0)
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_one_row_runs_at_once_and_what_has_company_does_not(runtime: Runtime, encoder: PairEncoder) -> None:
     rows = rows_of(encoder, 5, 1)
     gated, now = Gated(runtime), AtOnce(runtime)
-    batcher = Batcher(gated, Limits(), run_now=now)
+    batcher = Batcher(gated, Limits(), run_now=now, alone=lambda: True)
     [result] = await batcher.infer([rows[0]])
     np.testing.assert_allclose(result["logits"], runtime.run([rows[0]]).logits[0], atol=1e-5)
     assert (now.ran, gated.ran) == ([rows[0]], [])
@@ -67,33 +75,36 @@ async def test_one_row_runs_at_once_and_what_has_company_does_not(runtime: Runti
     await batcher.close()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_who_may_wait_for_company_waits(runtime: Runtime, encoder: PairEncoder) -> None:
     [row] = rows_of(encoder, 1, 2)
     gated, now = Gated(runtime), AtOnce(runtime)
     gated.open.set()
-    batcher = Batcher(gated, Limits(batch_delay=0.001), run_now=now)
+    batcher = Batcher(gated, Limits(batch_delay=0.001), run_now=now, alone=lambda: True)
     await batcher.infer([row])
     assert (now.ran, gated.ran) == ([], [row])
     await batcher.close()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_what_is_late_does_not_run(runtime: Runtime, encoder: PairEncoder) -> None:
     [row] = rows_of(encoder, 1, 3)
     gated, now = Gated(runtime), AtOnce(runtime)
-    batcher = Batcher(gated, Limits(), run_now=now)
+    batcher = Batcher(gated, Limits(), run_now=now, alone=lambda: True)
     with pytest.raises(DeadlineExceededError):
         await batcher.infer([row], asyncio.get_running_loop().time() - 0.001)
     assert not (now.ran or gated.ran)
     await batcher.close()
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("failure", [InferenceError("out of memory"), ZeroDivisionError("a bug")])
 async def test_a_failure_is_its_own_and_the_next_row_runs(
     runtime: Runtime, encoder: PairEncoder, failure: Exception
 ) -> None:
     first, second = rows_of(encoder, 2, 4)
     now = AtOnce(runtime)
-    batcher = Batcher(Gated(runtime), Limits(), run_now=now)
+    batcher = Batcher(Gated(runtime), Limits(), run_now=now, alone=lambda: True)
     now.failure = failure
     with pytest.raises(InferenceError, match=r"out of memory|the model failed"):
         await batcher.infer([first])
@@ -103,17 +114,40 @@ async def test_a_failure_is_its_own_and_the_next_row_runs(
     await batcher.close()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_failures_count_as_runs_in_a_row(runtime: Runtime, encoder: PairEncoder) -> None:
     [row] = rows_of(encoder, 1, 5)
     gated, now = Gated(runtime), AtOnce(runtime)
     gated.open.set()
-    batcher = Batcher(gated, Limits(), run_now=now)
+    batcher = Batcher(gated, Limits(), run_now=now, alone=lambda: True)
     now.failure = InferenceError("out of memory")
     for _ in range(ALONE_IN_A_ROW):
         with pytest.raises(InferenceError):
             await batcher.infer([row])
     await batcher.infer([row])
     assert (len(now.ran), gated.ran) == (ALONE_IN_A_ROW, [row])
+    await batcher.close()
+
+
+async def test_company_is_remembered_for_some_requests(runtime: Runtime, encoder: PairEncoder) -> None:
+    """On a busy server a request looks alone now and then; who comes while it holds the event loop loses by that."""
+    [row] = rows_of(encoder, 1, 6)
+    gated, now, alone = Gated(runtime), AtOnce(runtime), True
+    gated.open.set()
+    batcher = Batcher(gated, Limits(), run_now=now, alone=lambda: alone)
+    for _ in range(QUIET_IN_A_ROW):
+        await batcher.infer([row])
+    assert (now.ran, len(gated.ran)) == ([], QUIET_IN_A_ROW)
+    await batcher.infer([row])
+    assert len(now.ran) == 1
+    alone = False
+    await batcher.infer([row])
+    alone = True
+    for _ in range(QUIET_IN_A_ROW):
+        await batcher.infer([row])
+    assert len(now.ran) == 1
+    await batcher.infer([row])
+    assert len(now.ran) == 2
     await batcher.close()
 
 

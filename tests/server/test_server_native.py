@@ -5,8 +5,12 @@ import asyncio
 import dataclasses
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -53,6 +57,7 @@ from groundwire.server.app import BackgroundServer, Server
 from groundwire.server.client import Client
 from groundwire.server.config import Security, ServerConfig
 from groundwire.server.errors import ConfigurationError
+from groundwire.server.lifecycle import Gate
 from groundwire.server.native import NativeServer
 from groundwire.server.transport import choose_transport
 from groundwire.v1 import prediction_pb2
@@ -142,6 +147,50 @@ async def test_calls_that_end_before_they_begin_leave_nothing_behind(config: Ser
         await until(lambda: server.gate.in_flight == 0)
         assert isinstance(server._grpc, NativeServer)
         await until(lambda: server._grpc.in_flight == 0)
+        assert server._grpc.unheard == 0
+
+
+class Counting:
+    """An event loop that counts the events that another thread hands over."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.events = 0
+
+    def call_soon_threadsafe(self, take: Callable[..., None], events: Sequence[object]) -> None:
+        self._loop.call_soon_threadsafe(take, events)
+        self.events += len(events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+async def test_calls_that_wait_for_the_event_loop_are_company(
+    config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first of them would look alone, and hold the event loop while it runs."""
+    calls, seen = 4, []
+    enter = Gate.__enter__
+
+    def noted(gate: Gate) -> None:
+        enter(gate)
+        seen.append(gate.alone())
+
+    monkeypatch.setattr(Gate, "__enter__", noted)
+    async with Server(config) as server, AsyncExitStack() as stack:
+        assert isinstance(server._grpc, NativeServer)
+        loop = server._grpc._loop = Counting(server._grpc._loop)  # type: ignore[assignment]
+        pool = stack.enter_context(ThreadPoolExecutor(calls))
+        clients = [stack.enter_context(Client(server.address)) for _ in range(calls)]
+        for client in clients:
+            await asyncio.wrap_future(pool.submit(client.predict, [TEXTS[0]]))
+        assert seen == [True] * calls
+        came = [pool.submit(client.predict, [TEXTS[0]]) for client in clients]
+        while loop.events < 2 * calls:  # nothing is awaited here: they come, and wait for the event loop
+            time.sleep(0.001)  # noqa: ASYNC251
+        await asyncio.gather(*map(asyncio.wrap_future, came))
+        assert seen[calls:] == [False, False, False, False]
+        assert server._grpc.unheard == 0
 
 
 def test_what_it_can_not_do_is_refused_at_the_start(config: ServerConfig) -> None:
