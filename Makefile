@@ -53,6 +53,7 @@ bench-serve: $(VENV)/.installed
 	$(BIN)/groundwire demo --out out/demo < /dev/null
 	$(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph out/demo/graph --texts out/demo/test.jsonl --plot out/serve.png
 	test ! -d "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --out benchmarks/results/serve_infotabs.json
+	test ! -d "$(GROUNDWIRE_DATA)" || $(BIN)/python benchmarks/bench_serve.py --bundle out/demo/bundle --graph "$(GROUNDWIRE_DATA)/infotabs/graph.nq.gz" --texts "$(GROUNDWIRE_DATA)/infotabs/dev.jsonl" --tokens 20 60 --transport native --out benchmarks/results/serve_infotabs_native.json
 	$(BIN)/python benchmarks/bench_reload.py
 
 # On a machine with a GPU, after `pip install onnxruntime-gpu` in place of onnxruntime. PROVIDER=cpu tries the way there.

@@ -26,21 +26,26 @@ A third needs no other side:
 
 - Open loop: requests come at random (a Poisson process) at shares of what the same server answers at saturation, which
   is measured right before each, since a shared machine changes its speed; whether or not the earlier ones were
-  answered, and latency counts from the moment that one was due. `--plot` draws it.
+  answered, and latency counts from the moment that one was due. `--plot` draws it. Once with one thread, which leaves
+  the load generator a core of its own, and once with all cores, an instance of one thread on each.
 
 Told besides: how far the company of other rows moves a text's probabilities, as INT8 scales whole batches.
 
-Both sides use one thread of ONNX Runtime. `busy` is the share of the machine's processors that others used meanwhile.
+Where sides are compared, both use one thread of ONNX Runtime. `busy` is the share of the machine's processors that
+others used meanwhile.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +63,14 @@ from serve_load import TICKS, Bare, Row, Serving, ask, ask_at, echo
 
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 WARM_UP = 100
-TO_SATURATE = 600  # texts that measure the throughput before an open loop
-OPEN_SECONDS = 20.0
+SATURATE_SECONDS = 5.0  # of the throughput that a load of the open loop is a share of
+OPEN_SECONDS = 20.0  # of each; longer, and the machine is another one at the end
+LOADS = (0.2, 0.4, 0.6, 0.8)
+CORES = str(len(os.sched_getaffinity(0)))
+WAYS = {
+    "open_loop": ("--threads", "1"),
+    "open_loop_instances": ("--threads", "1", "--instances", CORES),
+}
 TOGETHER = 4  # texts of a request, in the second measurement at saturation
 
 
@@ -141,16 +152,23 @@ def saturate(server: Serving, texts: list[str], clients: int, together: int) -> 
     return Saturated(len(texts), started, ended, cpu, max(others, 0) / (there_after - there))
 
 
-def open_loop(server: Serving, texts: list[str], clients: int, loads: list[float]) -> dict[str, Any]:
-    """Latencies at shares of what `clients` at once get, each for some `OPEN_SECONDS`."""
+def open_loop(server: Serving, texts: list[str], clients: int) -> dict[str, Any]:
+    """Latencies at shares of what `clients` at once get."""
+
+    def for_seconds(seconds: float, rate: float) -> list[str]:
+        return [texts[number % len(texts)] for number in range(round(seconds * rate))]
+
     found = {}
-    for load in loads:
-        throughput = saturate(server, texts[:TO_SATURATE], clients, 1).rate
+    throughput = saturate(server, texts[:WARM_UP], clients, 1).rate
+    for load in LOADS:
+        saturated = saturate(server, for_seconds(SATURATE_SECONDS, throughput), clients, 1)
+        throughput = saturated.rate
         rate = load * throughput
-        some = [texts[number % len(texts)] for number in range(max(200, round(OPEN_SECONDS * rate)))]
+        some = for_seconds(OPEN_SECONDS, rate)
         figures = percentiles(asyncio.run(ask_at(server.address, some, rate)))
         found[f"{load:.0%}"] = {
             "saturation_per_second": round(throughput, 1),
+            "saturation_cpu_ms_per_text": round(1000 * saturated.cpu / saturated.texts, 3),
             "requests_per_second": round(rate, 1), "requests": len(some), **figures,
             "p99_over_p50": round(figures["p99_ms"] / figures["p50_ms"], 2),
         }  # fmt: skip
@@ -190,17 +208,25 @@ def report(rounds: list[Judged]) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def serving(arguments: argparse.Namespace, notes: Path, texts: list[str], *options: str) -> Iterator[Serving]:
+    """A server that has answered some texts; with one thread of ONNX Runtime, unless the options say else."""
+    given = options or ("--threads", "1")
+    server = Serving(arguments.bundle, arguments.graph, notes, arguments.transport, given)
+    try:
+        asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
+        yield server
+    finally:
+        server.stop()
+
+
 def one_round(arguments: argparse.Namespace, texts: list[str], bare: Bare) -> list[Judged]:
     """A server at saturation with one text a request and with several, and the bare model on its batches."""
     with tempfile.NamedTemporaryFile(suffix=".batches") as notes:
-        server = Serving(arguments.bundle, arguments.graph, Path(notes.name), arguments.transport)
-        try:
-            asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
+        with serving(arguments, Path(notes.name), texts) as server:
             runs = [
                 saturate(server, texts, max(1, arguments.clients // together), together) for together in (1, TOGETHER)
             ]
-        finally:
-            server.stop()
         found = [
             (run, server.batches(run.started, run.ended), sum(server.run_seconds(run.started, run.ended)))
             for run in runs
@@ -233,14 +259,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     bare = Bare(arguments.bundle, arguments.graph, texts)
     rounds = [one_round(arguments, texts, bare) for _ in range(arguments.rounds)]
     singles, several = (report([one[way] for one in rounds]) for way in (0, 1))
-    server = Serving(arguments.bundle, arguments.graph, folder / "batches", arguments.transport)
-    alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / MODEL)
-    try:
-        asyncio.run(ask(server.address, texts[:WARM_UP], arguments.clients))
-        loaded = open_loop(server, texts, arguments.clients, [0.2, 0.4, 0.6, 0.8])
+    loaded = {}
+    for name, options in WAYS.items():
+        with serving(arguments, folder / "batches", texts, *options) as server:
+            loaded[name] = open_loop(server, texts, arguments.clients)
+    with serving(arguments, folder / "batches", texts) as server:
+        alone = OneClient(server, texts[:WARM_UP], bare, arguments.bundle / MODEL)
         alone.ask(arguments.rounds)
-    finally:
-        server.stop()
     floor, _ = echo(0.0, 1, 600)
     _, floor_cpu = echo(0.1, arguments.clients, 60 * arguments.clients)
     lengths = [len(ids) for ids, _ in bare.rows]
@@ -258,7 +283,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         "saturation": singles,
         f"saturation_{TOGETHER}_texts_a_request": several,
-        "open_loop": loaded,
+        **loaded,
         "one_client": alone.report() | {"grpc_alone_p50_ms": round(1000 * floor, 3)},
         "probabilities_moved_by_company": moved_by_company(bare, [rows for one in rounds for rows in one[0].batches]),
         "grpc_alone_cpu_ms_per_call": round(1000 * floor_cpu, 3),

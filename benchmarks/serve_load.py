@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,10 @@ def cpu_of(pid: int) -> float:
 class Serving:
     """`groundwire serve` in a process of its own, and the batches that it ran, once it was stopped."""
 
-    def __init__(self, bundle: Path, graph: Path, notes: Path, transport: str = "grpcio") -> None:
-        options = ("--bundle", str(bundle), "--graph", str(graph), "--listen", "127.0.0.1:0", "--threads", "1")
-        options += ("--transport", transport)
+    def __init__(self, bundle: Path, graph: Path, notes: Path, transport: str, options: Sequence[str]) -> None:
+        served = ("--bundle", str(bundle), "--graph", str(graph), "--listen", "127.0.0.1:0", "--transport", transport)
         self._notes = notes
-        command = [sys.executable, "-c", NOTED, str(notes), *options]
+        command = [sys.executable, "-c", NOTED, str(notes), *served, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("listening on ").strip()

@@ -43,7 +43,7 @@ def choose_transport(config: ServerConfig) -> Choice:
     if config.beyond_native:  # only of `auto`: else the configuration was refused
         return Choice("grpcio", f"auto: pygrpc-native can't do {' and '.join(config.beyond_native)}")
     try:
-        importlib.import_module("pygrpc_native")
+        importlib.import_module("groundwire.server.native")  # which finds out whether this version has what it needs
     except ImportError as error:
         if config.transport == "auto":
             return Choice("grpcio", f"auto: pygrpc-native can't be loaded ({error})")

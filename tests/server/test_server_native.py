@@ -6,6 +6,7 @@ import dataclasses
 import socket
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -207,6 +208,7 @@ def test_what_it_can_not_do_is_refused_at_the_start(config: ServerConfig) -> Non
 def test_without_the_package_it_is_refused_and_nothing_else_is_taken(
     config: ServerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(sys.modules, "groundwire.server.native")
     monkeypatch.setitem(sys.modules, "pygrpc_native", None)
     with pytest.raises(ConfigurationError, match=r"groundwire\[native\]"), BackgroundServer(config):
         pass
@@ -224,10 +226,12 @@ def test_auto_takes_it_where_it_can_and_says_why_not(config: ServerConfig, monke
     ):
         chosen = choose_transport(dataclasses.replace(auto, **change))
         assert chosen == ("grpcio", f"auto: pygrpc-native can't do {options}")
-    monkeypatch.setitem(sys.modules, "pygrpc_native", None)
-    name, why = choose_transport(auto)
-    assert name == "grpcio"
-    assert "can't be loaded" in why
+    for found in (None, types.ModuleType("pygrpc_native")):  # not installed, and of a version that lacks what is needed
+        monkeypatch.delitem(sys.modules, "groundwire.server.native", raising=False)
+        monkeypatch.setitem(sys.modules, "pygrpc_native", found)
+        name, why = choose_transport(auto)
+        assert name == "grpcio"
+        assert "can't be loaded" in why
     with BackgroundServer(auto) as server, Client(server.address) as client:
         assert client.predict(TEXTS).predictions
 
