@@ -58,7 +58,7 @@ class Pipeline:
         graph: a retriever, or one that is replaced while the pipeline runs; the caller closes it.
         limits: bounds on requests, batches and queue.
         provider: execution provider of the model.
-        threads: ONNX Runtime's threads, 0 for all cores.
+        threads: ONNX Runtime's threads; 0: the cores, shared among the instances.
         sink: told of what `statistics` counts.
         alone: whether nobody but the request that is answered now is there; none: that isn't known.
 

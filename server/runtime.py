@@ -45,7 +45,7 @@ class Runtime:
         bundle: the model's bytes are those that were hashed; nothing is read from disk again.
         pad_id: token id that fills short rows.
         provider: which execution provider runs it.
-        threads: threads that ONNX Runtime has for the runs, 0 for one a core.
+        threads: ONNX Runtime's threads; 0: the cores, shared among the instances.
         limits: `instances`, and what it is warmed up for: batches up to `batch_rows` and `batch_tokens`, for
             `warm_up_seconds`; none: one, and it is not.
 

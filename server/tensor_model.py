@@ -50,7 +50,7 @@ class TensorModel:
         path: file or folder.
         limits: those of `TensorBatcher`, and `warm_up_seconds`, apply.
         provider: which execution provider runs it.
-        threads: ONNX Runtime's threads, 0 for all cores.
+        threads: ONNX Runtime's threads; 0: the cores, shared among the instances.
         sink: told of what `statistics` counts.
         version: what it is served as; empty: the beginning of the file's SHA-256.
 

@@ -72,7 +72,7 @@ def batching_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=_LIMITS.instances,
             show_default=True,
             type=click.IntRange(1, MAX_INSTANCES),
-            help="How many batches of a model run at once; give --threads too.",
+            help="How many batches of a model run at once; without --threads they share the cores.",
         ),
         click.option(
             "--batch-delay-ms",

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -14,8 +15,9 @@ from serving import TEXTS, Direct, until
 
 from groundwire.bundle import Bundle
 from groundwire.inference import service_pb2, service_pb2_grpc
-from groundwire.kg.encode import PairEncoder
+from groundwire.kg.encode import EncodedPair, PairEncoder
 from groundwire.server.app import BackgroundServer
+from groundwire.server.batcher import Batcher
 from groundwire.server.client import AsyncClient
 from groundwire.server.config import Limits, ServerConfig
 from groundwire.server.errors import ConfigurationError, InferenceError, QueueFullError
@@ -24,14 +26,20 @@ from groundwire.server.statistics import Record, Statistics
 from groundwire.server.tensor_batcher import TensorBatcher, Tensors
 
 
+async def ask_one_by_one(batcher: Batcher[Any], rows: list[EncodedPair]) -> list[asyncio.Task[list[Any]]]:
+    """Each is taken up, where an instance is idle, before the next one comes."""
+    tasks = []
+    for row in rows:
+        tasks.append(asyncio.create_task(batcher.infer([row])))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    return tasks
+
+
 async def test_so_many_batches_run_at_once_and_no_more(runtime: Runtime, encoder: PairEncoder) -> None:
     rows = rows_of(encoder, 5, 1)
     async with batching(runtime, instances=2) as (batcher, gated):
-        tasks = []
-        for row in rows:
-            tasks.append(asyncio.create_task(batcher.infer([row])))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+        tasks = await ask_one_by_one(batcher, rows)
         assert gated.batches == [[rows[0]], [rows[1]]]
         assert len(batcher) == 3
         gated.open.set()
@@ -58,11 +66,7 @@ async def test_idle_instances_share_what_comes_unless_it_was_to_run_together(
 async def test_a_failure_concerns_its_batch_alone(runtime: Runtime, encoder: PairEncoder) -> None:
     rows = rows_of(encoder, 2, 3)
     async with batching(runtime, instances=2) as (batcher, gated):
-        tasks = []
-        for row in rows:
-            tasks.append(asyncio.create_task(batcher.infer([row])))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+        tasks = await ask_one_by_one(batcher, rows)
         gated.failure = InferenceError("broken")  # of whichever comes first
         gated.open.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
