@@ -184,13 +184,13 @@ class ServerConfig:
     endpoint, which is asked as `live` says; a server without bundles can do without. `models` are names and ONNX files,
     or folders that hold `model.onnx`. `listen` is `HOST:PORT`; port 0 takes a free one. `threads` are ONNX Runtime's
     per model, 0 for all cores, shared among its instances. `reuse_port` lets several processes share the port; alone, a
-    server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for none; of several processes, the
-    supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none: then queries are
-    refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds` and replaced when
-    they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its connections
-    (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere. `transport` is what
-    carries gRPC: "grpcio"; "native", which is pygrpc-native, faster and without TLS, channelz and rate limits; or
-    "auto", which is native where that is installed and nothing is asked that it can't do.
+    server refuses a port that is in use. `metrics` is the `HOST:PORT` that Prometheus asks, or empty for none; of
+    several processes, the supervisor has that port. `query_store` is a folder made by `groundwire kg store`, or none:
+    then queries are refused. Graph and store, and a `repository` that is polled, are looked at every `reload_seconds`
+    and replaced when they changed; with 0, only when the process gets SIGHUP. With `channelz` gRPC tells of its
+    connections (grpc.channelz.v1), clients' addresses included. `tracing` says where traces go; none: nowhere.
+    `transport` is what carries gRPC: "grpcio"; "native", which is pygrpc-native, faster and without TLS, channelz and
+    rate limits; or "auto", which is native where that is installed and nothing is asked that it can't do.
     """
 
     bundles: tuple[Path, ...]
