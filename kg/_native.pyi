@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Sequence
 from mmap import mmap
 from typing import Any
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from groundwire.kg.match import Span
 from groundwire.kg.readings import Reading
+from groundwire.kg.spell import Spelling
 from groundwire.kg.types import Evidence, Term
 
 VERSION: int
@@ -34,17 +36,11 @@ class Kernel:
         self,
         arrays: dict[str, NDArray[Any]],
         terms: mmap | bytes,
-        filter_shift: int,
         outgoing_limit: int,
         incoming_limit: int,
         type_node: int,
         weights: dict[str, float],
     ) -> None: ...
-    def sequences(
-        self, words: Sequence[str], starts: int, longest: int, center: int
-    ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]: ...
-    def parts(self, wanted: int) -> list[int]: ...
-    def misspelt(self, word: str, shortest_for_two: int, longest_for_two: int) -> list[int]: ...
     def degree(self, node: int) -> int: ...
     def best(
         self,
@@ -89,6 +85,32 @@ class Writer:
         longest_kept: int,
     ) -> None: ...
     def evidence(self, rows: list[tuple[int, int, int, int]], scores: list[float]) -> list[Evidence]: ...
+
+class Speller:
+    def __init__(
+        self,
+        hashes: NDArray[np.uint64],
+        owners: NDArray[np.uint32],
+        words: Strings,
+        lexicon: Lexicon,
+        most: int,
+        bounds: dict[str, int],
+    ) -> None: ...
+    def spellings(self, word: str) -> list[Spelling]: ...
+
+class Finder:
+    def __init__(
+        self,
+        keys: Strings,
+        speller: Speller,
+        arrays: dict[str, NDArray[Any]],
+        filter_shift: int,
+        longest: int,
+        bounds: dict[str, int],
+        run_on: re.Pattern[str],
+        span_type: type[Span],
+    ) -> None: ...
+    def spans(self, text: str, words: list[str], starts: list[int], ends: list[int]) -> list[Span]: ...
 
 class Scorer:
     def __init__(

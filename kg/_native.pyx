@@ -7,9 +7,8 @@ call each other without going through Python.
 """
 
 from cpython.unicode cimport (
-    PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_FindChar, PyUnicode_GET_LENGTH, PyUnicode_KIND,
-    PyUnicode_READ, PyUnicode_Tailmatch, Py_UNICODE_ISALNUM,
-    Py_UNICODE_ISDIGIT, Py_UNICODE_ISSPACE,
+    PyUnicode_DecodeUTF8, PyUnicode_FindChar, PyUnicode_GET_LENGTH, PyUnicode_Tailmatch, Py_UNICODE_ISALNUM,
+    Py_UNICODE_ISDECIMAL, Py_UNICODE_ISDIGIT, Py_UNICODE_ISSPACE,
 )
 from libc.math cimport log, log1p
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -25,7 +24,7 @@ cdef extern from "<unordered_map>" namespace "std" nogil:
         V& operator[](const K&) except +
         size_t count(const K&) except +
 
-VERSION = 5  # raised with every change of a signature here: a build that is left over is not used
+VERSION = 6  # raised with every change of a signature here: a build that is left over is not used
 
 cdef uint64_t BASE = 0x9E3779B97F4A7C15
 cdef uint64_t INVERSE = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
@@ -52,6 +51,8 @@ cdef Py_ssize_t first_of(const uint64_t[::1] table, uint64_t wanted) except -1:
 include "_native_text.pxi"
 include "_native_strings.pxi"
 include "_native_words.pxi"
+include "_native_spell.pxi"
 include "_native_kernel.pxi"
 include "_native_evidence.pxi"
+include "_native_spans.pxi"
 include "_native_readings.pxi"

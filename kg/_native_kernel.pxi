@@ -1,4 +1,4 @@
-"""Tables of labels, parts and spellings, and the ranking of triples."""
+"""The ranking of triples: what `rank.best` and `context.shared_words` do."""
 
 cdef Py_ssize_t place_of(const int64_t[::1] query_words, int64_t word) except -2 nogil:
     """Where a word stands in the query, -1 for one that is not in it."""
@@ -15,21 +15,18 @@ cdef Py_ssize_t place_of(const int64_t[::1] query_words, int64_t word) except -2
 cdef class Kernel:
     """The arrays of a compiled graph, and the loops over them. Read only, so any thread may call it."""
 
-    cdef const uint8_t[::1] key_filter, term_digit, terms
-    cdef const uint64_t[::1] key_hash, part_hash, spelling_hash, outgoing, incoming, terms_offset
+    cdef const uint8_t[::1] term_digit, terms
+    cdef const uint64_t[::1] outgoing, incoming, terms_offset
     cdef const uint32_t[::1] subject, predicate, object, graph, incoming_triple, term_words, about
     cdef const int64_t[::1] term_words_offset, about_offset
     cdef const int8_t[:, ::1] term_vectors
-    cdef int filter_shift
     cdef int64_t outgoing_limit, incoming_limit, type_node
     cdef bint has_vectors
     cdef dict weights
 
-    def __init__(self, dict arrays, terms, int filter_shift, int64_t outgoing_limit, int64_t incoming_limit,
-                 int64_t type_node, dict weights):
-        self.key_filter, self.term_digit, self.terms = arrays["key_filter"], arrays["term_digit"], terms
-        self.key_hash, self.part_hash = arrays["key_hash"], arrays["part_hash"]
-        self.spelling_hash, self.terms_offset = arrays["spelling_hash"], arrays["terms_offset"]
+    def __init__(self, dict arrays, terms, int64_t outgoing_limit, int64_t incoming_limit, int64_t type_node,
+                 dict weights):
+        self.term_digit, self.terms, self.terms_offset = arrays["term_digit"], terms, arrays["terms_offset"]
         self.outgoing, self.incoming = arrays["outgoing"], arrays["incoming"]
         self.subject, self.predicate = arrays["triple_subject"], arrays["triple_predicate"]
         self.object, self.graph = arrays["triple_object"], arrays["triple_graph"]
@@ -39,92 +36,12 @@ cdef class Kernel:
         self.has_vectors = "term_vectors" in arrays
         if self.has_vectors:
             self.term_vectors = arrays["term_vectors"]
-        self.filter_shift = filter_shift
         self.outgoing_limit, self.incoming_limit, self.type_node = outgoing_limit, incoming_limit, type_node
         self.weights = weights
-
-    def sequences(self, words, Py_ssize_t starts, Py_ssize_t longest, Py_ssize_t center):
-        """The word sequences that pass the filter, as (first, last, hash), and those that equal a key's hash, as
-        (first, last, key)."""
-        cdef Py_ssize_t count = len(words), first, last, place, entry
-        cdef vector[uint64_t] hashes, powers
-        cdef uint64_t value, power, mixed, bit
-        cdef int kind
-        cdef void* data
-        cdef str word
-        hashes.reserve(count)
-        powers.reserve(count)
-        for word in words:
-            if word is None:
-                raise TypeError("words are strings")
-            kind, data = PyUnicode_KIND(word), PyUnicode_DATA(word)
-            value, power = 0, 1
-            for place in range(PyUnicode_GET_LENGTH(word)):
-                value += power * <uint64_t>PyUnicode_READ(kind, data, place)
-                power *= BASE
-            hashes.push_back(value)
-            powers.push_back(power)
-        labels, maybe = [], []
-        if not self.key_filter.shape[0]:
-            return labels, maybe
-        if center >= 0:
-            starts = min(starts, center + 1)
-        for first in range(starts):
-            value, power = 0, 1
-            for last in range(first, min(first + longest, count)):
-                value += hashes[last] * power
-                power *= powers[last]
-                if last < center:
-                    continue
-                mixed = mix(value)
-                bit = mixed >> self.filter_shift
-                if not (self.key_filter[<Py_ssize_t>(bit >> 3)] >> (bit & 7)) & 1:
-                    continue
-                maybe.append((first, last + 1, mixed))
-                entry = first_of(self.key_hash, mixed)
-                while entry < self.key_hash.shape[0] and self.key_hash[entry] == mixed:
-                    labels.append((first, last + 1, entry))
-                    entry += 1
-        return labels, maybe
-
-    def parts(self, uint64_t wanted):
-        """The entries of the table of parts that have a hash."""
-        return self._entries(self.part_hash, wanted, [])
-
-    def misspelt(self, str word, Py_ssize_t shortest_for_two, Py_ssize_t longest_for_two):
-        """The entries of the table of spellings for the word, and for it with one letter left out or, within the
-        bounds on its length, two."""
-        cdef Py_ssize_t length = len(word), one, two
-        cdef vector[uint64_t] sums
-        cdef uint64_t value = 0, power = 1, total
-        sums.reserve(length + 1)
-        sums.push_back(0)
-        for one in range(length):
-            value += power * <uint64_t>ord(word[one])
-            power *= BASE
-            sums.push_back(value)
-        total = sums[length]
-        found = self._entries(self.spelling_hash, mix(total), [])
-        for one in range(length):
-            self._entries(self.spelling_hash, mix(sums[one] + (total - sums[one + 1]) * INVERSE), found)
-        if shortest_for_two <= length <= longest_for_two:
-            for one in range(length):
-                for two in range(one + 1, length):
-                    value = sums[one] + (sums[two] - sums[one + 1]) * INVERSE
-                    value += (total - sums[two + 1]) * INVERSE * INVERSE
-                    self._entries(self.spelling_hash, mix(value), found)
-        return found
 
     def degree(self, Py_ssize_t node):
         """Triples with the node as subject or object."""
         return self.outgoing[node + 1] - self.outgoing[node] + self.incoming[node + 1] - self.incoming[node]
-
-    cdef list _entries(self, const uint64_t[::1] table, uint64_t wanted, list found):
-        cdef Py_ssize_t entry = first_of(table, wanted)
-        while entry < table.shape[0] and table[entry] == wanted:
-            found.append(entry)
-            entry += 1
-        return found
 
     cdef int _facts(self, vector[int64_t]& nodes, vector[uint32_t]& triples) except -1 nogil:
         """The triples of the nodes, rising, each once."""

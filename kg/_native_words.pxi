@@ -64,6 +64,11 @@ cdef class Lexicon:
         sort(found.begin(), found.end())
         return stems, numbers, [one.first for one in found], [one.second for one in found]
 
+    cdef bint knows(self, str word) except -1:
+        """Whether some label or literal of the graph holds the word."""
+        cdef tuple entry = self.known.get(word)
+        return (self._read(word) if entry is None else entry)[1] >= 0
+
     cdef tuple _read(self, str word):
         cdef str reduced = self.stem(word)
         cdef Py_ssize_t place

@@ -12,7 +12,7 @@ from groundwire.kg.aliases import Aliases
 from groundwire.kg.errors import CompiledGraphError
 from groundwire.kg.format import FORMAT_VERSION, Folder
 from groundwire.kg.index import Facts, Found, GraphIndex, Ints, PartsOf, Place, Posting, Row
-from groundwire.kg.kernel import open_kernel, open_lexicon, open_scorer, open_writer
+from groundwire.kg.kernel import open_finder, open_kernel, open_lexicon, open_scorer, open_writer
 from groundwire.kg.retrieve import IndexRetriever
 from groundwire.kg.settings import RDF_TYPE, GraphSettings
 from groundwire.kg.spell import LONGEST_FOR_TWO, Spelling, nearest
@@ -113,11 +113,13 @@ class CompiledIndex(GraphIndex):
             self.type_node = type_node
         tables = {name: array(name) for name in ("key_hash", "key_filter", "part_hash", "spelling_hash")}
         shift = 64 - (len(tables["key_filter"]) * 8).bit_length() + 1
-        kernel = open_kernel(folder, self.settings, shift, self.type_node) if native else None
-        self.kernel = kernel
-        self._tables = kernel or Tables(tables, shift)
+        self._tables = Tables(tables, shift)
+        self.kernel = open_kernel(folder, self.settings, self.type_node) if native else None
         self.scorer = open_scorer(folder, self._keys) if native else None
         self._lexicon = open_lexicon(folder, self.info.triples) if native else None
+        if self._lexicon is not None:
+            longest = self.longest_key_words
+            self.finder = open_finder(folder, self._keys, self._label_words, self._lexicon, shift, longest)
         self._writer = (
             open_writer(self._terms, self._labels, self._graph_names, self._conflict_pair) if native else None
         )

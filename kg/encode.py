@@ -8,21 +8,19 @@ Triples enter in order of relevance as long as they fit; one that doesn't fit is
 reads half a fact. Only an object of more than `MAX_OBJECT_TOKENS` is cut.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 from tokenizers import Tokenizer
 
 from groundwire.kg.normalise import Normaliser
+from groundwire.kg.tokens import Tokens
 from groundwire.kg.types import Evidence
 
 MAX_OBJECT_TOKENS = 48
 MAX_LABEL = 2_000  # code points of a label that are read: more than so many tokens of any but the oddest words
 # The text may take this share of a row when there is evidence too; a longer text is cut at its end.
 MAX_TEXT_SHARE = 0.75
-MAX_KEPT_WORD = 64  # code points: what is longer is no word, and would fill the memory for those met before
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +64,7 @@ class PairEncoder:
         self._pair = _template(self.tokenizer, pair=True)
         if max_tokens < self._pair.specials + 4:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least {self._pair.specials + 4}")
-        self._by_word = _splits_at_spaces(self.tokenizer)
-        # Evidence repeats from text to text, and tokenizing is most of the cost of encoding.
-        # No method of this object: it would keep itself alive, and what is unloaded should be gone at once.
-        self._piece_ids = lru_cache(maxsize=65_536)(partial(_tokenize, self.tokenizer))
+        self._tokens = Tokens(self.tokenizer)
 
     def encode(self, text: str, evidence: Sequence[Evidence], beside: Sequence[Evidence] | None = None) -> EncodedPair:
         """Encode one row. `evidence` is in order of falling relevance and may be empty.
@@ -79,7 +74,7 @@ class PairEncoder:
         """
         if self.normaliser is not None:
             text = self.normaliser(text, evidence if beside is None else beside)
-        text_ids = self._words_ids(text) if self._by_word else _tokenize(self.tokenizer, text)
+        text_ids = self._tokens.of_text(text)
         if not evidence:
             room = self.max_tokens - self._single.specials
             return EncodedPair(*self._single.fill(text_ids[:room], ()), (), len(text_ids) > room)
@@ -90,32 +85,26 @@ class PairEncoder:
             kept = text_ids[:room]
         return EncodedPair(*self._pair.fill(kept, evidence_ids), used, len(kept) < len(text_ids))
 
-    def _words_ids(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text whose words don't change each other's: most words were met before."""
-        ids: list[int] = []
-        for word in text.split(" "):
-            ids += self._piece_ids(word) if len(word) <= MAX_KEPT_WORD else _tokenize(self.tokenizer, word)
-        return tuple(ids)
-
     def _write(self, evidence: Sequence[Evidence], room: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Choose the triples that fit in `room` tokens, and write them. Returns (token ids, positions used)."""
+        ids_of = self._tokens.of_piece
         subjects: dict[str, dict[str, list[tuple[int, ...]]]] = {}
         used: list[int] = []
         for position, triple in enumerate(evidence):
             subject, predicate = _words(triple.subject.label), _words(triple.predicate.label)
             groups = subjects.get(subject)
             pieces = groups.get(predicate) if groups is not None else None
-            value = self._piece_ids(" " + _words(triple.object.label))[:MAX_OBJECT_TOKENS]
+            value = ids_of(" " + _words(triple.object.label))[:MAX_OBJECT_TOKENS]
             if pieces is not None and value in pieces:  # another named graph says the same
                 used.append(position)
                 continue
             cost = len(value)
             if pieces is None:
-                cost += len(self._piece_ids(" | " + predicate + ":"))
+                cost += len(ids_of(" | " + predicate + ":"))
             else:
-                cost += len(self._piece_ids(","))
+                cost += len(ids_of(","))
             if groups is None:
-                cost += len(self._piece_ids((" ; " if subjects else " ") + subject))
+                cost += len(ids_of((" ; " if subjects else " ") + subject))
             if cost > room:
                 continue
             room -= cost
@@ -123,12 +112,12 @@ class PairEncoder:
             used.append(position)
         ids: list[int] = []
         for number, (subject, groups) in enumerate(subjects.items()):
-            ids += self._piece_ids((" ; " if number else " ") + subject)
+            ids += ids_of((" ; " if number else " ") + subject)
             for predicate, values in groups.items():
-                ids += self._piece_ids(" | " + predicate + ":")
+                ids += ids_of(" | " + predicate + ":")
                 for index, value in enumerate(values):
                     if index:
-                        ids += self._piece_ids(",")
+                        ids += ids_of(",")
                     ids += value
         return tuple(ids), tuple(used)
 
@@ -174,26 +163,6 @@ def _template(tokenizer: Tokenizer, *, pair: bool) -> _Template:
     if len(types) != 1 + pair:
         raise ValueError("the tokenizer puts no special token between two sequences, so pairs can't be told apart")
     return _Template(tuple((tuple(ids), tuple(kinds)) for ids, kinds in parts), tuple(types))
-
-
-def _splits_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether the tokens of a text are those of its parts between spaces: so it is with BERT's own steps.
-
-    Its normaliser looks at one character at a time, its pre-tokenizer ends a word at every space and its model sees one
-    word at a time (Devlin et al. 2019). Of other steps that isn't known.
-    """
-    steps = json.loads(tokenizer.to_str())
-    kinds = [(steps[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
-    added = [token["content"] for token in steps["added_tokens"]]
-    return (
-        kinds[0] in (None, "BertNormalizer")
-        and kinds[1:] == ["BertPreTokenizer", "WordPiece"]
-        and not any(" " in token for token in added)
-    )
-
-
-def _tokenize(tokenizer: Tokenizer, piece: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(piece, add_special_tokens=False).ids)
 
 
 def _words(label: str) -> str:

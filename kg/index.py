@@ -70,6 +70,13 @@ class Kernel(Protocol):
         """For each node the weights of the query's words that its triples or its description hold."""
 
 
+class Finder(Protocol):
+    """The loops of `match.find_spans`, compiled, for one graph."""
+
+    def spans(self, text: str, words: list[str], starts: list[int], ends: list[int]) -> "list[Span]":
+        """The spans of a text's words that may be labels."""
+
+
 class Scorer(Protocol):
     """The loops of `readings.find_readings`, compiled, for one graph."""
 
@@ -107,6 +114,7 @@ class GraphIndex(ABC):
     longest_key: int  # letters of the longest label, spaces not counted
     info: GraphInfo
     type_node: int  # the node of rdf:type; -1 when the graph doesn't use it
+    finder: Finder | None = None  # what finds spans in the place of `groundwire.kg.match`, with the same result
     scorer: Scorer | None = None  # what reads the spans in the place of `groundwire.kg.readings`, with the same result
     kernel: Kernel | None = None  # what ranks in the place of `groundwire.kg.rank`, with the same result
 

@@ -18,8 +18,12 @@ _EXTRA_WORDS = 2  # a label may be written with that many words more than it has
 _FEWEST_WORDS = 4
 _MOST_SPELLINGS = 6  # tried for one word
 _MOST_VARIANTS = 48  # tried for one chunk
-_RUN_ON = re.compile(r"(.{4,}[^\W\dA-Z])[A-Z]{2,4}")  # a name with an acronym run onto it: "NetwireRAT"
+RUN_ON = re.compile(r"(.{4,}[^\W\dA-Z])[A-Z]{2,4}")  # a name with an acronym run onto it: "NetwireRAT"
 _LONG_WORD = 8  # letters: misspelt words are looked for in lower case only from here on
+# The same for the compiled finder.
+BOUNDS = {
+    "chunk": _CHUNK, "most_spellings": _MOST_SPELLINGS, "most_variants": _MOST_VARIANTS, "long_word": _LONG_WORD,
+}  # fmt: skip
 
 
 class Span(NamedTuple):
@@ -44,7 +48,9 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
     """
     if not index.longest_key_words:
         return []
-    longest = max(_FEWEST_WORDS, index.longest_key_words + _EXTRA_WORDS)
+    if index.finder is not None:
+        return index.finder.spans(text, words.words, words.starts, words.ends)
+    longest = longest_span(index.longest_key_words)
     total = len(words.words)
     cased = _cased(text, words)
     found: dict[tuple[int, int, int], Span] = {}
@@ -64,6 +70,11 @@ def find_spans(index: GraphIndex, text: str, words: Words) -> list[Span]:
     if len({(span.first, span.last) for span in spans}) == len(spans):
         return sorted(spans)
     return sorted(spans, key=lambda span: (span.first, span.last, index.key_text(span.key)))
+
+
+def longest_span(longest_key_words: int) -> int:
+    """Most words of a span, in a graph whose longest label has so many."""
+    return max(_FEWEST_WORDS, longest_key_words + _EXTRA_WORDS)
 
 
 def _cased(text: str, words: Words) -> bytes:
@@ -128,7 +139,7 @@ def _variants(
     for place, (word, cased, whole) in enumerate(zip(chunk, *marks, strict=True)):
         if not whole and (cased or len(word) >= _LONG_WORD) and spellable(word):
             doubtful.append(place)
-            run_on = _RUN_ON.fullmatch(text, words.starts[begin + place], words.ends[begin + place])
+            run_on = RUN_ON.fullmatch(text, words.starts[begin + place], words.ends[begin + place])
             if run_on and len(run_on.group()) == len(word):
                 yield [*chunk[:place], word[: len(run_on.group(1))], *chunk[place + 1 :]], place, 1
     if not doubtful:

@@ -6,7 +6,7 @@ Without them Python and numpy do the same, with the same answers.
 import logging
 from types import ModuleType
 
-VERSION = 5  # of `_native.pyx`
+VERSION = 6  # of `_native.pyx`
 
 native: ModuleType | None = None
 try:

@@ -13,6 +13,11 @@ from itertools import combinations
 _DIGITS = re.compile(r"\d")
 SHORTEST, LONGEST = 4, 32  # code points: shorter words have too many neighbours, longer ones are no words
 SHORTEST_FOR_TWO, LONGEST_FOR_TWO = 8, 20  # the same for two slips; the forms grow with the square of the letters
+# The same for the compiled speller.
+BOUNDS = {
+    "shortest": SHORTEST, "longest": LONGEST,
+    "shortest_for_two": SHORTEST_FOR_TWO, "longest_for_two": LONGEST_FOR_TWO,
+}  # fmt: skip
 
 # How many slips a spelling is from the word as written, and the spelling.
 Spelling = tuple[int, str]

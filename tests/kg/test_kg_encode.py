@@ -1,5 +1,7 @@
 """Rows of text and evidence: what is written, what is left out, and what the tokenizer itself would give."""
 
+import json
+from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
@@ -9,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from groundwire.export.model import load_tokenizer_json
 from groundwire.kg.encode import MAX_OBJECT_TOKENS, PairEncoder
+from groundwire.kg.tokens import Tokens
 from groundwire.kg.types import Evidence, Term
 
 WORDS = [
@@ -138,6 +141,39 @@ def test_a_text_by_words_is_the_text_as_a_whole(text: str) -> None:
     assert encoder.encode(text, ()).ids == whole
     long = f"{'x' * 100} {text}"
     assert encoder.encode(long, ()).ids == tokenizer.encode(long).ids
+
+
+def outcome(do: Callable[[str], list[int]], text: str) -> list[int] | None:
+    """None for a word that there is no unknown token for."""
+    try:
+        return do(text)
+    except Exception:
+        return None
+
+
+@given(
+    st.text(st.one_of(st.characters(codec="ascii"), st.sampled_from(" [CLS]#'aAZ09é\x7f")), max_size=60),
+    st.sampled_from(["as it is", "no normaliser", "capitals kept", "added token", "added special token", "no unknown"]),
+)
+def test_plain_words_are_tokenized_as_any_others(text: str, kind: str) -> None:
+    steps = json.loads(real_tokenizer().to_str())
+    if kind == "no normaliser":
+        steps["normalizer"] = None
+    elif kind == "capitals kept":
+        steps["normalizer"]["lowercase"] = False
+    elif kind == "no unknown":
+        steps["model"]["unk_token"] = "[NOTHING]"
+        del steps["model"]["vocab"]["a"]
+    tokenizer = Tokenizer.from_str(json.dumps(steps))
+    tokenizer.encode_special_tokens = True
+    if kind == "added token":
+        tokenizer.add_tokens(["a"])
+    elif kind == "added special token":
+        tokenizer.add_special_tokens(["a"])
+    tokens = Tokens(tokenizer)
+    whole = outcome(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, text)
+    assert outcome(lambda text: list(tokens.of_text(text)), text) == whole
+    assert outcome(lambda text: list(tokens.of_piece(text)), text) == whole
 
 
 @lru_cache(maxsize=1)

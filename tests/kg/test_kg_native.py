@@ -5,7 +5,6 @@ import shutil
 import sys
 import threading
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdflib.namespace import RDFS, SKOS
 
-from groundwire.kg import CompiledRetriever, compile_graph
+from groundwire.kg import CompiledRetriever, compile_graph, match
 from groundwire.kg.hashing import hash_all
 from groundwire.kg.index import word_weights
 from groundwire.kg.kernel import open_writer
+from groundwire.kg.match import find_spans
 from groundwire.kg.native import native
 from groundwire.kg.rank import WEIGHTS
 from groundwire.kg.readings import Reading, find_readings
-from groundwire.kg.spell import deletions
+from groundwire.kg.spell import BOUNDS, deletions, nearest
 from groundwire.kg.stems import LONGEST_KEPT, STOP_WORDS, _kept_stem, plain_stem, stem
 from groundwire.kg.strings import Strings
-from groundwire.kg.tables import Tables
 from groundwire.kg.terms import literal_key, make_term
 from groundwire.kg.text import _ASCII_WORD, split
 from groundwire.kg.types import Evidence, Term
@@ -80,49 +79,9 @@ def test_words_stand_where_their_hash_does(held: list[str], asked: list[str]) ->
     assert all(table[place] == hash_all([word])[0] for word, place in zip(held, found, strict=False))
 
 
-def arrays(spellings: list[str], keys: list[str]) -> dict[str, np.ndarray]:
-    """The arrays of a graph without triples, with some keys and the common forms of some words."""
-    empty = dict.fromkeys(["outgoing", "incoming", "terms_offset"], np.zeros(1, np.uint64)) | dict.fromkeys(
-        ["term_words_offset", "about_offset"], np.zeros(1, np.int64)
-    )
-    names = ["triple_subject", "triple_predicate", "triple_object", "triple_graph", "incoming_triple"]
-    empty |= dict.fromkeys([*names, "term_words", "about"], np.zeros(0, np.uint32))
-    forms = np.sort(hash_all([form for word in spellings for form in deletions(word)] or ["none"]))
-    hashes = np.sort(hash_all(keys or ["none"]))
-    return empty | {
-        "term_digit": np.zeros(0, np.uint8),
-        "key_filter": np.full(8, 255, np.uint8),
-        "key_hash": hashes,
-        "part_hash": hashes[::2].copy(),
-        "spelling_hash": forms,
-    }
-
-
-@needs_native
-@given(st.lists(words, max_size=12), st.data())
-def test_tables_answer_alike(text: list[str], data: st.DataObject) -> None:
-    keys = [
-        "".join(text[a:b]) for a, b in data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)))) if a < b
-    ]
-    table = arrays(text[:4], [key for key in keys if key])
-    one = native.Kernel(table, b"", 58, 10, 10, -1, WEIGHTS)
-    other = Tables(table, 58)
-    longest = data.draw(st.integers(1, 6))
-    starts = data.draw(st.integers(0, len(text)))
-    center = data.draw(st.integers(-1, max(-1, len(text) - 1)))
-    if text:
-        assert one.sequences(text, starts, longest, center) == other.sequences(text, starts, longest, center)
-    for hashed in table["key_hash"].tolist():
-        assert one.parts(hashed) == other.parts(hashed)
-    for word in text:
-        assert set(one.misspelt(word, 6, 20)) == set(other.misspelt(word, 6, 20))
-    for word, following in pairwise(text):
-        assert set(one.misspelt(word + following, 33, 20)) == set(other.misspelt(word + following, 33, 20))
-
-
 def three_terms() -> dict[str, np.ndarray]:
     """The arrays of two triples of three terms."""
-    return arrays([], []) | {
+    return {
         "outgoing": np.array([0, 1, 2, 2], np.uint64),
         "incoming": np.array([0, 0, 1, 2], np.uint64),
         "incoming_triple": np.array([0, 1], np.uint32),
@@ -133,6 +92,7 @@ def three_terms() -> dict[str, np.ndarray]:
         "term_words_offset": np.array([0, 1, 2, 3], np.int64),
         "about_offset": np.array([0, 0, 0, 0], np.int64),
         "term_words": np.array([0, 1, 2], np.uint32),
+        "about": np.zeros(0, np.uint32),
         "terms_offset": np.array([0, 1, 2, 3], np.uint64),
         "term_digit": np.zeros(3, np.uint8),
     }
@@ -146,10 +106,10 @@ def test_a_damaged_array_is_an_error(damaged: str) -> None:
     wild = three_terms()
     asked = np.array([1], np.int64), np.array([2.0])
     nothing = np.zeros((0, 64), np.int8)
-    whole = native.Kernel(wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    whole = native.Kernel(wild, b"abc", 10, 10, -1, WEIGHTS)
     assert [row[:3] for row in whole.best([0, 2], *asked, False, [], nothing, 5)[0]] == [(0, 1, 1), (1, 1, 2)]
     wild[damaged] = np.where(wild[damaged] > 0, wild[damaged].dtype.type(2**31 - 1), wild[damaged])
-    kernel = native.Kernel(wild, b"abc", 58, 10, 10, -1, WEIGHTS)
+    kernel = native.Kernel(wild, b"abc", 10, 10, -1, WEIGHTS)
     with pytest.raises(IndexError):
         kernel.best([0, 2], *asked, False, [], nothing, 5)
 
@@ -158,13 +118,10 @@ def test_a_damaged_array_is_an_error(damaged: str) -> None:
 def test_what_no_caller_gives_is_an_error_or_nothing() -> None:
     asked = np.array([1], np.int64), np.array([2.0])
     wide = three_terms() | {"term_vectors": np.ones((3, 128), np.int8)}
-    kernel = native.Kernel(wide, b"abc", 58, 10, 10, -1, WEIGHTS)
+    kernel = native.Kernel(wide, b"abc", 10, 10, -1, WEIGHTS)
     with pytest.raises(IndexError, match="differ in width"):
         kernel.best([0], *asked, False, [-1], np.ones((1, 64), np.int8), 3)
     assert kernel.best([0], *asked, False, [-1], np.ones((1, 128), np.int8), -1)[:2] == ([], [])
-    for wrong in ([None], [7], [b"word"]):
-        with pytest.raises(TypeError):
-            kernel.sequences(wrong, 1, 1, -1)
 
 
 @needs_native
@@ -180,7 +137,7 @@ def test_other_threads_go_on_while_many_candidates_are_compared() -> None:
         "term_words": np.arange(1_000_000, dtype=np.uint32),
         "about_offset": np.zeros(count + 1, np.int64),
     }
-    kernel = native.Kernel(many, b"abc", 58, 10, 10, -1, WEIGHTS)
+    kernel = native.Kernel(many, b"abc", 10, 10, -1, WEIGHTS)
     asked = np.arange(known), np.ones(known)
     done, turns = threading.Event(), 0
     thread = threading.Thread(target=lambda: (kernel.shared([0, 1], *asked), done.set()))
@@ -214,6 +171,110 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompiledRetriever,
         made.add((entity, SKOS.definition, rdflib.Literal(f"He saw it, with {name}, who was in it.")))
     folder = compile_graph(made, tmp_path_factory.mktemp("native") / "graph")
     return CompiledRetriever(folder), CompiledRetriever(folder, native=False)
+
+
+@needs_native
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(["", " ", " ", ". "])), max_size=10), st.data())
+def test_spans_are_pythons(
+    graphs: tuple[CompiledRetriever, CompiledRetriever], pieces: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    text = "".join(piece + space for piece, space in pieces)
+    for _ in range(data.draw(st.integers(0, 3))):  # slips of the pen
+        text = text or "Cobian"
+        place, letter = data.draw(st.integers(0, len(text) - 1)), data.draw(st.sampled_from(["", "a", "R", "7", " "]))
+        text = text[:place] + letter + text[place + data.draw(st.integers(0, 1)) :]
+    one, two = (find_spans(graph.index, text, split(text)) for graph in graphs)
+    assert one == two
+    assert [tuple(map(type, span)) for span in one] == [tuple(map(type, span)) for span in two]
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("text", "edits", "part"),
+    [
+        ("By Rainbows.", {0}, {True}),
+        ("in rain bows", {0}, {False}),
+        ("CobianRAT and Cobain Rat", {0, 1}, {False, True}),
+        ("RainbowRAT", {1}, {False}),
+        ("rainbos tuor and Rainbws Tuor", {1, 2}, {False, True}),
+        ("Rainbow Rainbows Rainbo ", {0, 1}, {False, True}),
+        ("Rainbos " * 60, {1}, {False, True}),
+        ("x in Rainbows " * 400 + "Cobain", {0, 1}, {False, True}),
+        ("İn Rainbows", {0}, {False}),
+        ("nothing", set(), set()),
+        ("", set(), set()),
+    ],
+)
+def test_there_are_spans_of_every_kind(
+    graphs: tuple[CompiledRetriever, CompiledRetriever], text: str, edits: set[int], part: set[bool]
+) -> None:
+    one, two = (find_spans(graph.index, text, split(text)) for graph in graphs)
+    assert one == two
+    assert ({span.edits for span in one}, {span.part for span in one}) == (edits, part)
+
+
+@needs_native
+@given(st.sets(words, max_size=6), st.lists(words), st.sets(words, max_size=3), st.data())
+def test_spellings_are_pythons(held: set[str], asked: list[str], known: set[str], data: st.DataObject) -> None:
+    ordered = sorted(held)
+    for word in ordered:  # with some letters left out, put in or changed
+        for _ in range(2):
+            place, letter = data.draw(st.integers(0, len(word) - 1)), data.draw(st.sampled_from(["", "a", "7", "é"]))
+            asked.append(word[:place] + letter + word[place + data.draw(st.integers(0, 1)) :])
+            word = asked[-1] or word  # noqa: PLW2901 - twice
+    forms = {word: deletions(word) for word in ordered}
+    table = sorted((hash_all([form])[0], ordered.index(word)) for word, some in forms.items() for form in some)
+    hashes = np.array([one for one, _ in table], np.uint64)
+    vocabulary = np.sort(hash_all([stem(word) for word in known])) if known else np.zeros(0, np.uint64)
+    lexicon = native.Lexicon(vocabulary, np.ones(len(known), np.uint32), stem, float, 9, 9)
+    owners = np.array([owner for _, owner in table], np.uint32)
+    speller = native.Speller(hashes, owners, native.Strings(*blob(ordered)), lexicon, 3, BOUNDS)
+
+    def look_up(wanted: list[str], shortest_for_two: int) -> list[set[str]]:
+        asked_forms = [set(deletions(word, shortest_for_two)) for word in wanted]
+        return [{word for word, some in forms.items() if not one.isdisjoint(some)} for one in asked_forms]
+
+    expected = nearest(asked, look_up, lambda word: stem(word) in {stem(one) for one in known})
+    for _ in range(2):  # the second time from what is kept
+        assert [speller.spellings(word) for word in asked] == expected
+
+
+@needs_native
+@pytest.mark.parametrize("damaged", ["part_key", "spelling_word", "keys", "key_filter"])
+def test_damaged_tables_of_labels_are_an_error(
+    graphs: tuple[CompiledRetriever, CompiledRetriever], damaged: str
+) -> None:
+    index = graphs[0].index
+    wild = np.full(10_000, 2**31, np.uint32)
+    tables = {"key_hash": index._tables._keys, "part_hash": index._tables._parts}
+    tables |= {"key_filter": index._tables._filter, "part_key": index._part_key}
+    owners, keys, shift = index._spelling_word, index._keys, int(index._tables._shift)
+    if damaged == "spelling_word":
+        owners = wild
+    elif damaged == "keys":
+        keys = native.Strings(b"a", np.array([0, 1], np.uint64))
+    else:
+        tables[damaged] = wild if damaged == "part_key" else np.full(1, 255, np.uint8)
+    speller = native.Speller(index._tables._spellings, owners, index._label_words, index._lexicon, 9, BOUNDS)
+    finder = native.Finder(keys, speller, tables, shift, 4, match.BOUNDS, match.RUN_ON, match.Span)
+    text = "In Rainbows, Tour, Cobain"
+    with pytest.raises(IndexError):
+        finder.spans(text, *(getattr(split(text), name) for name in ("words", "starts", "ends")))
+
+
+@needs_native
+def test_a_finder_takes_words_of_the_text_only(graphs: tuple[CompiledRetriever, CompiledRetriever]) -> None:
+    finder = graphs[0].index.finder
+    assert finder is not None
+    for wrong in (None, 7, b"Rainbows"):
+        with pytest.raises(TypeError):
+            finder.spans("Rainbows", [wrong], [0], [8])  # type: ignore[list-item]
+    for start, end in ((-1, 8), (5, 12), (2**40, 2**40 + 8)):
+        with pytest.raises(IndexError):
+            finder.spans("Rainbows", ["rainbows"], [start], [end])
+    with pytest.raises(ValueError, match="each word"):
+        finder.spans("Rainbows", ["rainbows"], [], [])
 
 
 def test_texts_and_iris_may_be_of_subclasses_of_str(graphs: tuple[CompiledRetriever, CompiledRetriever]) -> None:
